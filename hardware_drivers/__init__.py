@@ -1,0 +1,1 @@
+"""Adapters from an instrument's own protocol to acquisition's device protocols."""

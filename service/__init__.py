@@ -1,0 +1,1 @@
+"""What people and other programs touch: settings, wiring, command line, REST, page."""
