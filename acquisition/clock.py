@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
 
@@ -25,6 +27,33 @@ class Instant:
         return Instant(self.monotonic_ns + step_ns, self.utc_ns + step_ns)
 
 
-def now() -> Instant:
-    """The present moment."""
-    return Instant(time.monotonic_ns(), time.time_ns())
+class Clock(Protocol):
+    """What paces a source of frames: the real clock at a microscope, a virtual one when simulating offline."""
+
+    def now(self) -> Instant: ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class SystemClock:
+    """This host's clocks."""
+
+    def now(self) -> Instant:
+        return Instant(time.monotonic_ns(), time.time_ns())
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, seconds))
+
+
+class VirtualClock:
+    """Time that passes only by sleeping, and then at once: an hour-long run is simulated as fast as it computes."""
+
+    def __init__(self, start: Instant | None = None) -> None:
+        self._now = start or SystemClock().now()
+
+    def now(self) -> Instant:
+        return self._now
+
+    async def sleep(self, seconds: float) -> None:
+        self._now = self._now.later(max(0.0, seconds))
+        await asyncio.sleep(0)
