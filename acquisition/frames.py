@@ -86,33 +86,119 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """A reconstructed frame. `layers["height"]`: (H, W) float32 metres, always there and first; others on request.
+class ResultHeader:
+    """Everything about a reconstructed frame but its layers; `sequence` is the frame's.
 
     `figures` are the per-frame numbers (consistency residual, sigma, ...), `timing_s` the seconds of each stage,
-    `model` the name of the model set and `model_hashes` the SHA-256 of each graph used.
+    `model` the name of the model set, `model_hashes` the SHA-256 of each graph used, `provider` what really ran them.
     """
 
     run_id: str
-    sequence: int
     source: str
+    sequence: int
     monotonic_ns: int
     utc_ns: int
     model: str
     model_hashes: Mapping[str, str]
+    provider: str
     calibration_hash: str
+    pixel_size_m: float
     figures: Mapping[str, float]
     timing_s: Mapping[str, float]
-    layers: Mapping[str, NDArray[Any]]
 
     @property
     def key(self) -> tuple[str, int]:
         return self.run_id, self.sequence
 
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A reconstructed frame. `layers["height"]`: (H, W) float32 metres, always there and first; others on request."""
+
+    header: ResultHeader
+    layers: Mapping[str, NDArray[Any]]
+
     @property
     def height_m(self) -> NDArray[np.float32]:
         """(H, W) float32, metres."""
         return self.layers["height"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """What a consumer must know before the first frame. `instrument` is the instrument file as a tree."""
+
+    run_id: str
+    source: str
+    sequence: int
+    monotonic_ns: int
+    utc_ns: int
+    shape: tuple[int, int, int]
+    dtype: str
+    optics: Optics
+    instrument: Mapping[str, Any]
+    expected_frames: int | None
+    notes: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """`frames` were sent, the last with `last_sequence` (-1 for none); `digest` is the xxh3 over their checksums."""
+
+    run_id: str
+    source: str
+    sequence: int
+    monotonic_ns: int
+    utc_ns: int
+    frames: int
+    last_sequence: int
+    reason: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateSample:
+    """One device reading as it came; `channel` is `device.quantity`."""
+
+    run_id: str
+    source: str
+    sequence: int
+    monotonic_ns: int
+    utc_ns: int
+    channel: str
+    value: float
+    valid: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A transition, fault, trip or drop. `severity` is info, warning or alarm."""
+
+    run_id: str
+    source: str
+    sequence: int
+    monotonic_ns: int
+    utc_ns: int
+    name: str
+    severity: str
+    text: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Sign of life of an acquisition node, with its whole status as a tree for pages and programs."""
+
+    run_id: str
+    source: str
+    sequence: int
+    monotonic_ns: int
+    utc_ns: int
+    status: Mapping[str, Any]
+
+
+Message = Frame | Result | RunStarted | RunFinished | StateSample | Event | Heartbeat
 
 
 def checksum(array: NDArray[Any]) -> str:
