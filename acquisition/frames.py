@@ -45,9 +45,10 @@ class Exposure:
 
 @dataclass(frozen=True, slots=True)
 class JoinedValue:
-    """A state quantity at the middle of an exposure. `age_s`: distance to the nearest real sample."""
+    """A state quantity at the middle of an exposure; an invalid one has no value. `age_s`: distance to the nearest
+    real sample."""
 
-    value: float
+    value: float | None
     valid: bool
     age_s: float
 
@@ -158,7 +159,7 @@ class RunFinished:
 
 @dataclass(frozen=True, slots=True)
 class StateSample:
-    """One device reading as it came; `channel` is `device.quantity`."""
+    """One device reading as it came; `channel` is `device.quantity`. An invalid one has a reason and no value."""
 
     run_id: str
     source: str
@@ -166,7 +167,7 @@ class StateSample:
     monotonic_ns: int
     utc_ns: int
     channel: str
-    value: float
+    value: float | None
     valid: bool
     reason: str
 

@@ -1,0 +1,152 @@
+"""The other side of the stream: how a worker, a viewer or an archive asks for what it wants."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import cbor2
+import zmq
+
+from acquisition import wire
+from acquisition.endpoints import CurveKeys, secure_client
+from acquisition.errors import ComponentFailed, MessageRejected
+from acquisition.frames import Event, Frame, Heartbeat, Message, Result, RunFinished, RunStarted, StateSample
+from acquisition.socket_thread import configure
+
+ASK_AGAIN_AFTER_S = 2.0
+STATE_KINDS = (b"run_started", b"run_finished", b"state", b"event", b"heartbeat")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A frame or result with the start of its run. `skipped`: how many were jumped over since the last one."""
+
+    run: RunStarted
+    message: Frame | Result
+    skipped: int
+
+
+class DataConsumer:
+    """Asks a node for frames, results or work, one outstanding request at a time. Use from one thread."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        keys: CurveKeys | None = None,
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        self._socket = context.socket(zmq.DEALER)
+        configure(self._socket, high_water_mark=16)
+        secure_client(self._socket, keys)
+        self._socket.connect(address)
+        self._about = about or {}
+        self._nonces = itertools.count(1)
+        self._after: dict[str, int] = {}
+        self._epoch = 0
+        self.rejected = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def ask(self, wants: str, *, mode: str = "latest", timeout_s: float, lease_s: float = 0.0) -> Delivery | None:
+        """Wait up to `timeout_s` for the next delivery of `frames`, `results` or `work`; None when none came.
+
+        The request is repeated now and then, so a node that restarted meanwhile hears of it.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            nonce = next(self._nonces)
+            credit = {
+                "kind": "credit",
+                "wants": wants,
+                "mode": mode,
+                "after": self._after.get(wants, 0),
+                "nonce": nonce,
+                "epoch": self._epoch,
+                "lease_s": lease_s,
+                "about": self._about,
+            }
+            self._socket.send(cbor2.dumps(credit))
+            answer = self._receive(nonce, min(left_s, ASK_AGAIN_AFTER_S))
+            if answer is not None:
+                delivery = self._unpack(wants, *answer)
+                if delivery is not None:
+                    return delivery
+        return None
+
+    def hand_back(self, result: Result, timeout_s: float = 5.0) -> str:
+        """Give a result to the node. Returns "" when it was taken, else why not; raises `ComponentFailed` when the
+        node does not answer."""
+        nonce = next(self._nonces)
+        self._socket.send_multipart([cbor2.dumps({"kind": "result", "nonce": nonce}), *wire.encode(result)], copy=False)
+        answer = self._receive(nonce, timeout_s)
+        if answer is None:
+            raise ComponentFailed(f"the acquisition node did not acknowledge a result within {timeout_s:g} s")
+        return str(answer[0].get("reason", ""))
+
+    def _receive(self, nonce: int, timeout_s: float) -> tuple[dict[str, Any], list[wire.Part]] | None:
+        """The answer to `nonce`; answers to earlier requests that were given up are passed over."""
+        deadline = time.monotonic() + timeout_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            if not self._socket.poll(max(1, round(left_s * 1000))):
+                return None
+            parts: list[wire.Part] = [part.buffer for part in self._socket.recv_multipart(copy=False)]
+            try:
+                note = wire.load_map(parts[0])
+            except MessageRejected:
+                self.rejected += 1
+                continue
+            if note.get("nonce") == nonce:
+                return note, parts[1:]
+        return None
+
+    def _unpack(self, wants: str, note: dict[str, Any], parts: list[wire.Part]) -> Delivery | None:
+        if note.get("epoch") != self._epoch:
+            self._epoch = note["epoch"]
+            self._after.clear()
+        self._after[wants] = note["serial"]
+        try:
+            run = wire.decode(parts[:1])
+            message = wire.decode(parts[1:])
+        except MessageRejected:
+            self.rejected += 1
+            return None
+        if not isinstance(run, RunStarted) or not isinstance(message, Frame | Result):
+            self.rejected += 1
+            return None
+        if message.header.run_id != run.run_id:
+            self.rejected += 1
+            return None
+        return Delivery(run, message, int(note.get("skipped", 0)))
+
+
+class StateListener:
+    """Hears run starts and ends, state samples, events and heartbeats. Use from one thread."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, keys: CurveKeys | None = None) -> None:
+        self._socket = context.socket(zmq.SUB)
+        configure(self._socket, high_water_mark=1000)
+        secure_client(self._socket, keys)
+        for kind in STATE_KINDS:
+            self._socket.setsockopt(zmq.SUBSCRIBE, kind)
+        self._socket.connect(address)
+        self.rejected = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def next(self, timeout_s: float) -> RunStarted | RunFinished | StateSample | Event | Heartbeat | None:
+        """The next message, or None after `timeout_s` without one."""
+        if not self._socket.poll(max(1, round(timeout_s * 1000))):
+            return None
+        parts = self._socket.recv_multipart()
+        try:
+            message: Message = wire.decode(parts[1:])
+        except MessageRejected:
+            self.rejected += 1
+            return None
+        return None if isinstance(message, Frame | Result) else message

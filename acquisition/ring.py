@@ -1,0 +1,156 @@
+"""What consumers may still be given: recent messages within a byte budget, and who is working on which frame."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from acquisition.wire import Part
+
+Key = tuple[str, int]
+MAX_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An encoded message and the encoded `run_started` of its run. `serial` orders entries across runs, from 1."""
+
+    serial: int
+    key: Key
+    about: Part
+    parts: Sequence[Part]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+
+class Ring:
+    """The newest entries, never more bytes than `budget_bytes` (but always the newest one)."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self._budget_bytes = budget_bytes
+        self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._nbytes = 0
+        self.last_serial = 0
+
+    def add(self, key: Key, about: Part, parts: Sequence[Part]) -> Entry:
+        self.last_serial += 1
+        entry = Entry(self.last_serial, key, about, parts)
+        self._entries[entry.serial] = entry
+        self._nbytes += entry.nbytes
+        while self._nbytes > self._budget_bytes and len(self._entries) > 1:
+            _, oldest = self._entries.popitem(last=False)
+            self._nbytes -= oldest.nbytes
+        return entry
+
+    def newest_after(self, serial: int) -> Entry | None:
+        """The newest entry if it is newer than `serial`."""
+        if self.last_serial <= serial or not self._entries:
+            return None
+        return self._entries[self.last_serial]
+
+    def next_after(self, serial: int) -> Entry | None:
+        """The oldest kept entry that is newer than `serial`; a serial above `serial + 1` means a gap."""
+        if self.last_serial <= serial or not self._entries:
+            return None
+        oldest = next(iter(self._entries))
+        return self._entries[max(oldest, serial + 1)]
+
+    def get(self, serial: int) -> Entry | None:
+        return self._entries.get(serial)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    entry: Entry
+    deadline_ns: int
+    attempts: int
+
+
+@dataclass(slots=True)
+class Backfill:
+    """Frames of a finished run that still lack a height. `load` reads one back from its recording."""
+
+    run_id: str
+    about: Part
+    waiting: deque[int]
+    load: Callable[[int], Sequence[Part]]
+
+
+@dataclass(slots=True)
+class WorkBoard:
+    """Hands every frame to one worker at a time: the newest first, then what a dead worker held, then old runs'.
+
+    Pure bookkeeping: no sockets, no clock; `now_ns` is monotonic.
+    """
+
+    frames: Ring
+    skipped: int = 0
+    given_up: set[Key] = field(default_factory=set)
+    _cursor: int = 0
+    _leases: dict[Key, Lease] = field(default_factory=dict)
+    _backfills: OrderedDict[str, Backfill] = field(default_factory=OrderedDict)
+
+    def next(self, now_ns: int, lease_ns: int) -> Entry | None:
+        """The frame a free worker should take now, leased until `now_ns + lease_ns`; None when nothing waits.
+
+        A frame on which `MAX_ATTEMPTS` workers failed is given up, so that it cannot stop all others.
+        """
+        entry = self._newest() or self._expired(now_ns) or self._from_recording()
+        if entry is not None:
+            before = self._leases.get(entry.key)
+            attempts = before.attempts + 1 if before else 1
+            self._leases[entry.key] = Lease(entry, now_ns + lease_ns, attempts)
+        return entry
+
+    def finish(self, key: Key) -> None:
+        """A result for `key` came in: nobody needs to work on it any more."""
+        self._leases.pop(key, None)
+        backfill = self._backfills.get(key[0])
+        if backfill is not None and key[1] in backfill.waiting:
+            backfill.waiting.remove(key[1])
+
+    def release(self, key: Key) -> None:
+        """Nobody will answer for `key`; it may be handed out again at once."""
+        lease = self._leases.get(key)
+        if lease is not None:
+            self._leases[key] = Lease(lease.entry, 0, lease.attempts)
+
+    def add_backfill(self, backfill: Backfill) -> None:
+        self._backfills[backfill.run_id] = backfill
+
+    def drop_run(self, run_id: str) -> None:
+        """Forget all work of a run."""
+        self._backfills.pop(run_id, None)
+        for key in [key for key in self._leases if key[0] == run_id]:
+            del self._leases[key]
+        newest = self.frames.newest_after(self._cursor)
+        if newest is not None and newest.key[0] == run_id:
+            self._cursor = newest.serial
+
+    def _newest(self) -> Entry | None:
+        entry = self.frames.newest_after(self._cursor)
+        if entry is not None:
+            self.skipped += entry.serial - self._cursor - 1
+            self._cursor = entry.serial
+        return entry
+
+    def _expired(self, now_ns: int) -> Entry | None:
+        for key, lease in list(self._leases.items()):
+            if lease.deadline_ns > now_ns:
+                continue
+            if lease.attempts < MAX_ATTEMPTS:
+                return lease.entry
+            del self._leases[key]
+            self.given_up.add(key)
+        return None
+
+    def _from_recording(self) -> Entry | None:
+        for backfill in self._backfills.values():
+            while backfill.waiting:
+                sequence = backfill.waiting.popleft()
+                if (backfill.run_id, sequence) not in self._leases:
+                    return Entry(0, (backfill.run_id, sequence), backfill.about, backfill.load(sequence))
+        return None

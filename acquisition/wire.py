@@ -1,0 +1,161 @@
+"""Message <-> bytes. A message is `[header]` or `[header, payload]`: CBOR, then the arrays' bytes. Knows no sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import mul
+from typing import Any
+
+import cbor2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from acquisition.errors import MessageRejected
+from acquisition.frames import (
+    Event,
+    Frame,
+    FrameHeader,
+    Heartbeat,
+    Message,
+    Result,
+    ResultHeader,
+    RunFinished,
+    RunStarted,
+    StateSample,
+    checksum,
+)
+
+SCHEMA = 1
+MAX_HEADER_BYTES = 64 * 1024
+Part = bytes | memoryview
+
+_HEADERS: dict[str, TypeAdapter[Any]] = {
+    "frame": TypeAdapter(FrameHeader),
+    "result": TypeAdapter(ResultHeader),
+    "run_started": TypeAdapter(RunStarted),
+    "run_finished": TypeAdapter(RunFinished),
+    "state": TypeAdapter(StateSample),
+    "event": TypeAdapter(Event),
+    "heartbeat": TypeAdapter(Heartbeat),
+}
+_KINDS = {
+    FrameHeader: "frame",
+    ResultHeader: "result",
+    RunStarted: "run_started",
+    RunFinished: "run_finished",
+    StateSample: "state",
+    Event: "event",
+    Heartbeat: "heartbeat",
+}
+_LAYER_DTYPES = frozenset({"float32", "float16", "uint8"})
+
+
+def to_tree(header: Any) -> dict[str, Any]:
+    """A header as a plain tree with `schema` and `kind`, for CBOR and for the journal alike."""
+    kind = _KINDS[type(header)]
+    return {"schema": SCHEMA, "kind": kind, **_HEADERS[kind].dump_python(header, mode="json")}
+
+
+def from_tree(tree: Mapping[str, Any]) -> Any:
+    """The header a tree stands for. Raises `MessageRejected` on an unknown schema or kind, or a wrong field."""
+    if tree.get("schema") != SCHEMA:
+        raise MessageRejected(f"schema {tree.get('schema')!r} is unknown; this version reads schema {SCHEMA}")
+    kind = tree.get("kind")
+    if not isinstance(kind, str) or kind not in _HEADERS:
+        raise MessageRejected(f"message kind {kind!r} is unknown")
+    try:
+        return _HEADERS[kind].validate_python(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise MessageRejected(f"{kind}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def encode(message: Message) -> list[Part]:
+    """The parts to send; array bytes are not copied. Arrays must be C-contiguous."""
+    if isinstance(message, Frame):
+        return [cbor2.dumps(to_tree(message.header)), _bytes_of(message.images)]
+    if isinstance(message, Result):
+        layers = [
+            {"name": name, "dtype": str(array.dtype), "shape": list(array.shape)}
+            for name, array in message.layers.items()
+        ]
+        header = cbor2.dumps({**to_tree(message.header), "layers": layers})
+        return [header, *(_bytes_of(array) for array in message.layers.values())]
+    return [cbor2.dumps(to_tree(message))]
+
+
+def decode(parts: Sequence[Part]) -> Message:
+    """The message that `parts` hold; its arrays are read-only views into them.
+
+    Raises `MessageRejected` when anything does not match: header size, schema, fields, payload size, checksum.
+    """
+    if not parts:
+        raise MessageRejected("an empty message")
+    tree = load_map(parts[0])
+    layers = tree.pop("layers", None)
+    header = from_tree(tree)
+    if isinstance(header, FrameHeader):
+        return _decode_frame(header, parts[1:])
+    if isinstance(header, ResultHeader):
+        return _decode_result(header, layers, parts[1:])
+    if len(parts) != 1:
+        raise MessageRejected(f"{tree['kind']} came with {len(parts) - 1} payloads; it has none")
+    message: Message = header
+    return message
+
+
+def load_map(part: Part) -> dict[str, Any]:
+    """The map that a CBOR part holds. Raises `MessageRejected` when it is too large or no map."""
+    if len(part) > MAX_HEADER_BYTES:
+        raise MessageRejected(f"header of {len(part)} bytes is above the limit of {MAX_HEADER_BYTES}")
+    try:
+        tree = cbor2.loads(bytes(part))
+    except Exception as error:  # any exception of the decoder means the same here: these bytes are not a header
+        raise MessageRejected(f"header is not CBOR: {type(error).__name__}") from None
+    if not isinstance(tree, dict):
+        raise MessageRejected(f"header is a {type(tree).__name__}, not a map")
+    return tree
+
+
+def _decode_frame(header: FrameHeader, payloads: Sequence[Part]) -> Frame:
+    if header.dtype != "uint16":
+        raise MessageRejected(f"frame dtype {header.dtype!r} is not uint16")
+    if len(payloads) != 1:
+        raise MessageRejected(f"frame came with {len(payloads)} payloads; it has one")
+    images = _array(payloads[0], header.dtype, header.shape, f"frame {header.sequence}")
+    found = checksum(images)
+    if found != header.xxh3:
+        raise MessageRejected(f"frame {header.sequence} has checksum {found}, its header says {header.xxh3}")
+    return Frame(header, images)
+
+
+def _decode_result(header: ResultHeader, layers: Any, payloads: Sequence[Part]) -> Result:
+    if not isinstance(layers, list) or len(layers) != len(payloads) or not layers:
+        raise MessageRejected(f"result {header.sequence}: its layers do not match its {len(payloads)} payloads")
+    arrays: dict[str, NDArray[Any]] = {}
+    for layer, payload in zip(layers, payloads, strict=True):
+        name = layer.get("name") if isinstance(layer, dict) else None
+        if not isinstance(name, str) or name in arrays or layer.get("dtype") not in _LAYER_DTYPES:
+            raise MessageRejected(f"result {header.sequence}: bad layer {str(layer)[:80]}")
+        arrays[name] = _array(payload, layer["dtype"], layer.get("shape"), f"result {header.sequence} layer {name}")
+    height = arrays.get("height")
+    if next(iter(arrays)) != "height" or height is None or height.ndim != 2 or height.dtype != np.float32:
+        raise MessageRejected(f"result {header.sequence}: the first layer must be height, (H, W) float32")
+    return Result(header, arrays)
+
+
+def _array(payload: Part, dtype: str, shape: Any, what: str) -> NDArray[Any]:
+    if not isinstance(shape, list | tuple) or not all(type(side) is int and 0 < side <= 65536 for side in shape):
+        raise MessageRejected(f"{what}: bad shape {str(shape)[:80]}")
+    expected = reduce(mul, shape, np.dtype(dtype).itemsize)
+    if len(payload) != expected:
+        raise MessageRejected(f"{what}: {len(payload)} bytes do not fill shape {tuple(shape)} of {dtype} ({expected})")
+    array = np.frombuffer(payload, dtype=dtype).reshape(shape)
+    array.flags.writeable = False
+    return array
+
+
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
