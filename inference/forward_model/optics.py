@@ -1,0 +1,171 @@
+"""Acceptance: which emission directions reach which detector segment, as tables over the horizon (design stage 1).
+
+Without a bias electrons fly straight, so a ray of one azimuth meets a segment within exact limits of the polar angle.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acquisition.errors import BadInput
+from acquisition.instrument import Detector, Instrument, Segment
+
+AZIMUTH_BINS = 32
+RAYS_PER_BIN = 32
+HORIZON_STEPS = 512
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """What each segment collects of a Lambertian emission, and what a horizon takes from it.
+
+    `azimuth_rad`: (K,) float64, centres of the azimuth bins as seen in the image (0 right, positive to the top).
+    `response`: (S, 3) float64, captured fraction of the emitted electrons per unit of (n_x, n_y, n_z), unoccluded.
+    `blocked`: (K, U + 1, S, 3) float32, the part of `response` that bin k loses when its horizon stands at
+    `sin2_low + u * sin2_step`, u = 0 .. U, in squared sines of the polar angle; the last row is zero.
+    `occluding_slope`: the least steep horizon (tangent of its elevation) that blocks anything.
+    """
+
+    azimuth_rad: Floats
+    response: Floats
+    blocked: NDArray[np.float32]
+    sin2_low: float
+    sin2_step: float
+    occluding_slope: float
+
+
+def acceptance(instrument: Instrument) -> Acceptance:
+    """The tables of an instrument's detector; computed once per geometry.
+
+    The sum over azimuth bins is the closed polar integral of forward_model.md, stage 3:
+    `n_z sin²(theta)/2 + m (theta/2 - sin(2 theta)/4)`, divided by pi. Gap strips are averaged into each bin. The table
+    runs over sin²(theta), in which the n_z part is exactly linear. Raises `BadInput` for a biased specimen, for
+    segments without radii, and for distances that are not positive.
+    """
+    if instrument.specimen.bias_v != 0.0:
+        raise BadInput(
+            f"specimen bias {instrument.specimen.bias_v:g} V: curved electron paths aren't modelled yet; "
+            "set specimen.bias_v to 0"
+        )
+    return _tables(instrument.detector)
+
+
+def linear_response(instrument: Instrument) -> Floats:
+    """(S, 3) float64: fraction of the emitted electrons that each segment captures, per unit of (n_x, n_y, n_z).
+
+    `fractions = linear_response(instrument) @ normal`, exact for a unit normal in the frame of the beam (x right,
+    y down, z to the detector; specimen tilt is part of the normal) as long as nothing is occluded: for the default
+    geometry up to slopes of 53 degrees (forward_model.md, stage 3). Raises `BadInput` as `acceptance` does.
+    """
+    return acceptance(instrument).response.copy()
+
+
+@lru_cache(maxsize=16)
+def _tables(detector: Detector) -> Acceptance:
+    if not detector.working_distance_m > 0:
+        raise BadInput(f"working distance {detector.working_distance_m:g} m must be above 0 m")
+    edges = _bin_edges(detector)
+    widths = np.diff(edges)
+    fraction = (np.arange(RAYS_PER_BIN) + 0.5) / RAYS_PER_BIN
+    azimuth = edges[:-1, None] + widths[:, None] * fraction  # (K, R)
+    limits = [_sin2_limits(detector, segment, azimuth) for segment in detector.segments]
+    reached = [low_high for low_high in limits if (low_high[1] > low_high[0]).any()]
+    if len(reached) < len(detector.segments):
+        raise BadInput("a detector segment has no open area: its gap is wider than the segment")
+    low = min(float(lows[highs > lows].min()) for lows, highs in reached)
+    high = max(float(highs[highs > lows].max()) for lows, highs in reached)
+    horizon = np.linspace(low, high, HORIZON_STEPS + 1)
+
+    ray_weight = (widths / RAYS_PER_BIN / math.pi)[:, None]
+    direction = np.stack([np.cos(azimuth), -np.sin(azimuth)], axis=-1)  # (K, R, 2)
+    captured = np.zeros((len(widths), HORIZON_STEPS + 1, len(detector.segments), 3))
+    for s, (lows, highs) in enumerate(limits):
+        for low_part, high_part in zip(np.moveaxis(lows, -1, 0), np.moveaxis(highs, -1, 0), strict=True):
+            top = np.clip(horizon[None, None, :], low_part[..., None], high_part[..., None])  # (K, R, U + 1)
+            bottom = low_part[..., None]
+            captured[:, :, s, 2] += 0.5 * np.einsum(
+                "kr,kru->ku", np.broadcast_to(ray_weight, azimuth.shape), top - bottom
+            )
+            sideways = _sideways(top) - _sideways(bottom)
+            captured[:, :, s, :2] += np.einsum("krc,kru->kuc", ray_weight[..., None] * direction, sideways)
+    full = captured[:, -1:]
+    return Acceptance(
+        azimuth_rad=edges[:-1] + 0.5 * widths,
+        response=full.sum(axis=(0, 1)),
+        blocked=np.ascontiguousarray(full - captured, dtype=np.float32),
+        sin2_low=low,
+        sin2_step=(high - low) / HORIZON_STEPS,
+        occluding_slope=math.sqrt((1.0 - high) / high),
+    )
+
+
+def _sideways(sin2: Floats) -> Floats:
+    """theta/2 - sin(2 theta)/4 as a function of sin²(theta)."""
+    return 0.5 * (np.arcsin(np.sqrt(sin2)) - np.sqrt(sin2 * (1.0 - sin2)))
+
+
+def _bin_edges(detector: Detector) -> Floats:
+    """(K + 1,) radians, rising over one turn: no bin crosses a segment's edge."""
+    turn = 360.0
+    marks = sorted(
+        {
+            round((edge + detector.rotation_deg) % turn, 9) % turn
+            for segment in detector.segments
+            for edge in (segment.azimuth_from_deg, segment.azimuth_to_deg)
+        }
+    )
+    edges = [marks[0]]
+    for start, stop in zip(marks, [*marks[1:], marks[0] + turn], strict=True):
+        count = math.ceil((stop - start) / turn * AZIMUTH_BINS - 1e-9)
+        edges.extend(np.linspace(start, stop, count + 1)[1:])
+    return np.deg2rad(edges)
+
+
+def _sin2_limits(detector: Detector, segment: Segment, azimuth: Floats) -> tuple[Floats, Floats]:
+    """Lower and upper sin²(theta), each (K, R, N), of the stretches in which a ray of `azimuth` meets the segment.
+
+    The ray's radii of crossing with the segment's circles and gap edges are candidates; a stretch between neighbours
+    counts when its middle lies on the segment. Stretches that don't count have equal limits.
+    """
+    inner, outer = segment.inner_radius_m, segment.outer_radius_m
+    if inner is None or outer is None:
+        raise BadInput(
+            f"segment {segment.name} has no radii, so its acceptance is unknown: "
+            "give inner_radius_m and outer_radius_m, or invert with its modulation"
+        )
+    along_x, along_y = np.cos(azimuth), -np.sin(azimuth)
+    centre_x, centre_y = detector.offset_x_m, detector.offset_y_m
+    crossings = [np.zeros_like(azimuth)]
+    middle = along_x * centre_x + along_y * centre_y
+    for radius in (inner, outer):
+        root = np.sqrt(np.maximum(middle**2 - centre_x**2 - centre_y**2 + radius**2, 0.0))
+        crossings += [middle - root, middle + root]
+    sides = ((segment.azimuth_from_deg, 1.0), (segment.azimuth_to_deg, -1.0))
+    edges = [(math.radians(edge_deg + detector.rotation_deg), side) for edge_deg, side in sides]
+    for edge, side in edges:
+        inward_x, inward_y = -side * math.sin(edge), -side * math.cos(edge)
+        approach = along_x * inward_x + along_y * inward_y
+        distance = 0.5 * segment.gap_m + centre_x * inward_x + centre_y * inward_y
+        crossings.append(np.divide(distance, approach, out=np.zeros_like(azimuth), where=np.abs(approach) > 1e-12))
+    radii = np.sort(np.maximum(np.stack(crossings, axis=-1), 0.0), axis=-1)
+
+    between = 0.5 * (radii[..., 1:] + radii[..., :-1])
+    x = between * along_x[..., None] - centre_x
+    y = between * along_y[..., None] - centre_y
+    distance_from_centre = np.hypot(x, y)
+    from_start = np.arctan2(-y, x) - edges[0][0]
+    met = (distance_from_centre > inner) & (distance_from_centre < outer)
+    met &= np.mod(from_start, 2.0 * math.pi) < math.radians(segment.azimuth_to_deg - segment.azimuth_from_deg)
+    for edge, _ in edges:
+        ahead = x * math.cos(edge) - y * math.sin(edge)
+        aside = np.abs(x * math.sin(edge) + y * math.cos(edge))
+        met &= np.where(ahead > 0, aside, distance_from_centre) >= 0.5 * segment.gap_m
+    sin2 = radii**2 / (radii**2 + detector.working_distance_m**2)
+    return sin2[..., :-1], np.where(met, sin2[..., 1:], sin2[..., :-1])
