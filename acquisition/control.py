@@ -1,0 +1,175 @@
+"""Commands to an acquisition node: each has an id, a deadline and an idempotency key, each gets exactly one answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import cbor2
+import zmq
+from pydantic import TypeAdapter, ValidationError
+
+from acquisition import wire
+from acquisition.endpoints import CurveKeys, check_reachable_only_by_friends, secure_client, secure_server
+from acquisition.errors import (
+    BadInput,
+    ComponentFailed,
+    EclipsError,
+    LimitExceeded,
+    MessageRejected,
+    RequestRefused,
+)
+from acquisition.socket_thread import SocketThread, configure
+
+log = logging.getLogger(__name__)
+
+REMEMBERED_ANSWERS = 256
+DEFAULT_DEADLINE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """`deadline_utc_ns`: not begun after it. A repeated `idempotency_key` gets the first one's answer again."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any]
+    deadline_utc_ns: int
+    idempotency_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`status` is done, refused (nothing changed; `details` says why and what is permitted) or failed."""
+
+    id: str
+    status: str
+    value: Any = None
+    reason: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+Handler = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
+"""Carries out a command by name; raises `RequestRefused` or any other `EclipsError`."""
+
+_COMMAND = TypeAdapter(Command)
+_ANSWER = TypeAdapter(Answer)
+
+
+class ControlServer:
+    """Takes commands on a socket thread and lets `handler` carry them out on the event loop."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        handler: Handler,
+        loop: asyncio.AbstractEventLoop,
+        keys: CurveKeys | None = None,
+    ) -> None:
+        check_reachable_only_by_friends(address, keys)
+        self._socket = context.socket(zmq.ROUTER)
+        configure(self._socket, high_water_mark=100)
+        secure_server(self._socket, keys)
+        try:
+            self._socket.bind(address)
+        except zmq.ZMQError as error:
+            self._socket.close(0)
+            raise BadInput(f"cannot listen on {address}: {error}; is another eclips running?") from error
+        self._handler = handler
+        self._loop = loop
+        self._answers: OrderedDict[str, Future[Answer]] = OrderedDict()
+        self.rejected = 0
+        self._thread = SocketThread("control", context)
+        self._thread.handle(self._socket, self._on_request)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._thread.close()
+
+    def _on_request(self) -> None:
+        identity, *parts = self._socket.recv_multipart()
+        try:
+            command = _COMMAND.validate_python(wire.load_map(parts[0] if parts else b""))
+        except (MessageRejected, ValidationError) as error:
+            self.rejected += 1
+            log.warning("rejected a control message: %s", error)
+            return
+        future = self._answers.get(command.idempotency_key)
+        if future is None:
+            future = asyncio.run_coroutine_threadsafe(self._carry_out(command), self._loop)
+            self._answers[command.idempotency_key] = future
+            while len(self._answers) > REMEMBERED_ANSWERS:
+                self._answers.popitem(last=False)
+        future.add_done_callback(lambda done: self._thread.post(lambda: self._reply(identity, command.id, done)))
+
+    def _reply(self, identity: bytes, command_id: str, done: Future[Answer]) -> None:
+        if not done.cancelled():
+            tree = {**_ANSWER.dump_python(done.result(), mode="json"), "id": command_id}
+            self._socket.send_multipart([identity, cbor2.dumps(tree)])
+
+    async def _carry_out(self, command: Command) -> Answer:
+        if time.time_ns() > command.deadline_utc_ns:
+            return Answer(command.id, "refused", reason=f"{command.name} came after its deadline and was not begun")
+        try:
+            return Answer(command.id, "done", value=await self._handler(command.name, command.arguments))
+        except LimitExceeded as error:
+            details = {"value": error.value, "limit": error.limit, "setting": error.setting}
+            return Answer(command.id, "refused", reason=str(error), details=details)
+        except RequestRefused as error:
+            return Answer(command.id, "refused", reason=str(error), details={"permitted": list(error.permitted)})
+        except EclipsError as error:
+            return Answer(command.id, "failed", reason=str(error))
+        except Exception as error:
+            log.exception("command %s", command.name)
+            return Answer(command.id, "failed", reason=f"{command.name}: {type(error).__name__}: {error}")
+
+
+class ControlClient:
+    """Sends commands and waits for their answers. Use from one thread."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, keys: CurveKeys | None = None) -> None:
+        self._address = address
+        self._socket = context.socket(zmq.DEALER)
+        configure(self._socket, high_water_mark=100)
+        secure_client(self._socket, keys)
+        self._socket.connect(address)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def call(
+        self, name: str, arguments: Mapping[str, Any] | None = None, *, deadline_s: float = DEFAULT_DEADLINE_S
+    ) -> Any:
+        """The value of a command that was done.
+
+        Raises `LimitExceeded` or `RequestRefused` when it was refused, `ComponentFailed` when it failed or nobody
+        answered in time.
+        """
+        command_id = uuid.uuid4().hex
+        deadline_utc_ns = time.time_ns() + round(deadline_s * 1e9)
+        command = Command(command_id, name, dict(arguments or {}), deadline_utc_ns, command_id)
+        self._socket.send(cbor2.dumps(_COMMAND.dump_python(command, mode="json")))
+        stop = time.monotonic() + deadline_s
+        while (left_s := stop - time.monotonic()) > 0 and self._socket.poll(max(1, round(left_s * 1000))):
+            answer = _ANSWER.validate_python(wire.load_map(self._socket.recv()))
+            if answer.id == command_id:
+                return _value_of(answer)
+        raise ComponentFailed(f"the acquisition node at {self._address} did not answer {name} within {deadline_s:g} s")
+
+
+def _value_of(answer: Answer) -> Any:
+    if answer.status == "done":
+        return answer.value
+    if answer.status == "refused" and "limit" in answer.details:
+        raise LimitExceeded(answer.reason, **answer.details)
+    if answer.status == "refused":
+        raise RequestRefused(answer.reason, permitted=answer.details.get("permitted", ()))
+    raise ComponentFailed(answer.reason)

@@ -1,0 +1,111 @@
+"""`run.json`: what a recorded run is and whether it is whole. Replaced atomically, never edited in place."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from acquisition.errors import BadInput, RecordingFailed
+
+MANIFEST = "run.json"
+JOURNAL = "journal.jsonl"
+INSTRUMENT = "instrument.toml"
+SCHEMA = 1
+STATUSES = ("recording", "complete", "incomplete", "recovered")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """`status`: recording | complete | incomplete | recovered. `reason` says why a run is not complete."""
+
+    schema: int
+    run_id: str
+    status: str
+    source: str
+    started_utc_ns: int
+    shape: tuple[int, int, int]
+    segment_names: tuple[str, ...]
+    pixel_size_m: float
+    expected_frames: int | None
+    notes: str
+    simulated: bool
+    frames: int = 0
+    heights: int = 0
+    last_sequence: int = -1
+    digest: str = ""
+    reason: str = ""
+    model: str = ""
+
+    def changed(self, **changes: object) -> Manifest:
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+_ADAPTER = TypeAdapter(Manifest)
+
+
+def read_manifest(run: Path) -> Manifest:
+    """Raises `BadInput` when `run` is not a recorded run of a schema this version reads."""
+    path = run / MANIFEST
+    try:
+        manifest = _ADAPTER.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise BadInput(f"{run} is not a recorded run: it has no {MANIFEST}") from None
+    except (OSError, ValidationError) as error:
+        raise BadInput(f"{path} cannot be read: {error}; try `eclips repair`") from error
+    if manifest.schema != SCHEMA:
+        raise BadInput(f"{run} has recording schema {manifest.schema}; this version reads {SCHEMA}")
+    return manifest
+
+
+def write_manifest(run: Path, manifest: Manifest) -> None:
+    """Atomically. Raises `RecordingFailed` when the disk refuses."""
+    replace_file(run / MANIFEST, _ADAPTER.dump_json(manifest, indent=2) + b"\n")
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write beside and rename over, so a reader sees the old content or the new one."""
+    temporary = path.with_name(path.name + ".new")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        replace_path(temporary, path)
+    except OSError as error:
+        raise RecordingFailed(f"{path} cannot be written: {error}") from error
+
+
+def replace_path(temporary: Path, path: Path) -> None:
+    """Rename over `path`; Windows refuses while a virus scanner or a viewer has it open, so try for two seconds."""
+    for attempt in range(20):
+        try:
+            temporary.replace(path)
+            break
+        except PermissionError:
+            if attempt == 19:
+                raise
+            time.sleep(0.1)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and new names in `folder` durable, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def find_runs(folder: Path) -> Iterator[Path]:
+    """Recorded runs in `folder`, the newest name first."""
+    if folder.is_dir():
+        for path in sorted(folder.iterdir(), reverse=True):
+            if (path / MANIFEST).is_file():
+                yield path

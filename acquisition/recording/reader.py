@@ -1,0 +1,148 @@
+"""A recorded run read back: what the journal says, pixels by byte offset, checksums on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from acquisition import wire
+from acquisition.errors import BadInput, EclipsError
+from acquisition.frames import Event, Frame, FrameHeader, ResultHeader, RunFinished, RunStarted, StateSample, checksum
+from acquisition.instrument import Instrument, load_instrument
+from acquisition.recording.journal import scan_journal
+from acquisition.recording.manifest import INSTRUMENT, JOURNAL, Manifest, read_manifest
+from acquisition.recording.tiff_series import Place, read_pages
+
+_PLACE = TypeAdapter(Place)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFrame:
+    header: FrameHeader
+    place: Place
+    truth: Place | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedHeight:
+    header: ResultHeader
+    place: Place
+    xxh3: str
+
+
+class RecordedRun:
+    """A run on disk, complete or not, even while it is being recorded (`refresh` follows it).
+
+    `frames` and `heights` are by sequence number in order; a later journal line about a height replaces an earlier
+    one. Raises `BadInput` where `path` is not a recorded run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest: Manifest = read_manifest(path)
+        self.instrument: Instrument = load_instrument(path / INSTRUMENT)
+        self.run: RunStarted | None = None
+        self.finished: RunFinished | None = None
+        self.frames: dict[int, RecordedFrame] = {}
+        self.heights: dict[int, RecordedHeight] = {}
+        self.states: list[StateSample] = []
+        self.events: list[Event] = []
+        self.damaged_lines = 0
+        self.journal_bytes = 0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in what was recorded since."""
+        self.manifest = read_manifest(self.path)
+        try:
+            scan = scan_journal(self.path / JOURNAL, self.journal_bytes)
+        except FileNotFoundError:
+            raise BadInput(f"{self.path} has no {JOURNAL}: nothing in it can be located") from None
+        self.journal_bytes = scan.good_bytes
+        self.damaged_lines += scan.damaged
+        for tree in scan.lines:
+            self._take(tree)
+
+    @property
+    def sequences(self) -> list[int]:
+        """Sequence numbers of the recorded frames, in order."""
+        return list(self.frames)
+
+    @property
+    def missing_heights(self) -> list[int]:
+        return [sequence for sequence in self.frames if sequence not in self.heights]
+
+    def started(self) -> RunStarted:
+        """How the run started. Raises `BadInput` when the journal lost it."""
+        if self.run is None:
+            raise BadInput(f"the journal of {self.path} does not say how the run started; try `eclips repair`")
+        return self.run
+
+    def read_frame(self, sequence: int) -> Frame:
+        """Raises `BadInput` for a frame that was not recorded or no longer has the bytes that were recorded."""
+        recorded = self._frame(sequence)
+        header = recorded.header
+        images = read_pages(self.path, recorded.place, header.shape, header.dtype)
+        if checksum(images) != header.xxh3:
+            raise BadInput(f"frame {sequence} of {self.path} is damaged: its checksum does not match the journal")
+        return Frame(header, images)
+
+    def read_truth(self, sequence: int) -> NDArray[np.float32] | None:
+        """(H, W) float32 metres of a simulated run that kept its truth, else None."""
+        recorded = self._frame(sequence)
+        if recorded.truth is None:
+            return None
+        truth_m: NDArray[np.float32] = read_pages(self.path, recorded.truth, recorded.header.shape, "float32")[0]
+        return truth_m
+
+    def read_height(self, sequence: int) -> NDArray[np.float32]:
+        """(H, W) float32 metres. Raises `BadInput` when there is none or it is damaged."""
+        height = self.heights.get(sequence)
+        if height is None:
+            raise BadInput(f"frame {sequence} of {self.path} has no height yet; make it with `eclips reprocess`")
+        array: NDArray[np.float32] = read_pages(self.path, height.place, self._frame(sequence).header.shape, "float32")[
+            0
+        ]
+        if checksum(array) != height.xxh3:
+            raise BadInput(f"height {sequence} of {self.path} is damaged; make it again with `eclips reprocess`")
+        return array
+
+    def frame_iterator(self, sequences: list[int] | None = None) -> Iterator[Frame]:
+        """Frames in the given order, or all."""
+        for sequence in self.sequences if sequences is None else sequences:
+            yield self.read_frame(sequence)
+
+    def _frame(self, sequence: int) -> RecordedFrame:
+        try:
+            return self.frames[sequence]
+        except KeyError:
+            span = f"{self.sequences[0]} to {self.sequences[-1]}" if self.frames else "none"
+            raise BadInput(f"frame {sequence} was not recorded in {self.path} (recorded: {span})") from None
+
+    def _take(self, tree: dict[str, Any]) -> None:
+        try:
+            header = wire.from_tree(tree)
+            if isinstance(header, FrameHeader):
+                truth = tree.get("truth")
+                place = _PLACE.validate_python(tree.get("place"))
+                kept_truth = None if truth is None else _PLACE.validate_python(truth)
+                self.frames[header.sequence] = RecordedFrame(header, place, kept_truth)
+            elif isinstance(header, ResultHeader):
+                place = _PLACE.validate_python(tree.get("place"))
+                self.heights[header.sequence] = RecordedHeight(header, place, str(tree.get("height_xxh3")))
+            elif isinstance(header, RunStarted):
+                self.run = header
+            elif isinstance(header, RunFinished):
+                self.finished = header
+            elif isinstance(header, StateSample):
+                self.states.append(header)
+            elif isinstance(header, Event):
+                self.events.append(header)
+        except (EclipsError, ValueError):
+            self.damaged_lines += 1

@@ -1,0 +1,219 @@
+"""The recorder: called directly by the run, before anything goes to the network, so no network fault loses raw data."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from acquisition import wire
+from acquisition.errors import RecordingFailed, RequestRefused
+from acquisition.frames import Event, Frame, Result, RunFinished, RunStarted, StateSample, checksum
+from acquisition.instrument import Instrument
+from acquisition.recording.journal import encode_line
+from acquisition.recording.manifest import INSTRUMENT, JOURNAL, Manifest, write_manifest
+from acquisition.recording.manifest import SCHEMA as RECORDING_SCHEMA
+from acquisition.recording.tiff_series import Place, TiffSeries
+
+log = logging.getLogger(__name__)
+
+SYNC_INTERVAL_S = 0.25
+SPARE_BYTES = 200 * 1024 * 1024
+_PLACE = TypeAdapter(Place)
+
+Acknowledge = Callable[[int], None]
+"""Called with the last sequence number whose page and journal line are durable; from the recorder's own thread."""
+
+
+def check_disk_space(folder: Path, shape: tuple[int, int, int], frames: int | None) -> None:
+    """Raise `RequestRefused` unless `folder` has room for the expected frames and their heights (one if unknown)."""
+    segments, height, width = shape
+    needed = SPARE_BYTES + (frames or 1) * height * width * (2 * segments + 2 * 4)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise RequestRefused(
+            f"{needed / 1e9:.1f} GB are needed in {folder} for {frames or 1} frames and their heights, "
+            f"{free / 1e9:.1f} GB are free: make room, ask for fewer frames, or set another runs folder"
+        )
+
+
+class Recorder:
+    """Writes one run. Methods may be called from any thread; any `RecordingFailed` must stop the run."""
+
+    def __init__(
+        self, folder: Path, run: RunStarted, instrument: Instrument, acknowledge: Acknowledge, *, simulated: bool
+    ) -> None:
+        """Makes `folder`, which must not exist, with manifest, instrument file and an empty journal."""
+        self.folder = folder
+        self.run = run
+        self.manifest = Manifest(
+            schema=RECORDING_SCHEMA,
+            run_id=run.run_id,
+            status="recording",
+            source=run.source,
+            started_utc_ns=run.utc_ns,
+            shape=run.shape,
+            segment_names=tuple(segment.name for segment in instrument.detector.segments),
+            pixel_size_m=run.optics.pixel_size_m,
+            expected_frames=run.expected_frames,
+            notes=run.notes,
+            simulated=simulated,
+        )
+        self._acknowledge = acknowledge
+        self._lock = threading.RLock()
+        self._heights_done: set[int] = set()
+        self._sequences: list[int] = []
+        self._digest = xxhash.xxh3_64()
+        self._failure: BaseException | None = None
+        try:
+            folder.mkdir(parents=True)
+            write_manifest(folder, self.manifest)
+            (folder / INSTRUMENT).write_text(instrument.to_toml(), encoding="utf-8")
+            self._journal = (folder / JOURNAL).open("ab")
+        except OSError as error:
+            raise RecordingFailed(f"{folder} cannot be made: {error}") from error
+        pixel_size_m = run.optics.pixel_size_m
+        self._frames = TiffSeries(folder, "frames", pixel_size_m)
+        self._truth = TiffSeries(folder, "truth", pixel_size_m, value_unit="metres")
+        self._heights = TiffSeries(folder, "heights", pixel_size_m, value_unit="metres")
+        self._log(wire.to_tree(run))
+        self._unsynced = threading.Event()
+        self._closing = threading.Event()
+        self._syncer = threading.Thread(target=self._sync_loop, name="recorder-sync", daemon=True)
+        self._syncer.start()
+
+    def write_frame(self, frame: Frame, truth_m: NDArray[np.float32] | None = None) -> None:
+        """Raises `RecordingFailed` when this frame, or making an earlier one durable, failed."""
+        with self._guard():
+            place = self._frames.append(frame.images)
+            line = {**wire.to_tree(frame.header), "place": _PLACE.dump_python(place, mode="json")}
+            if truth_m is not None:
+                line["truth"] = _PLACE.dump_python(self._truth.append(truth_m[np.newaxis]), mode="json")
+            self._log(line)
+            self._sequences.append(frame.header.sequence)
+            self._digest.update(frame.header.xxh3.encode())
+
+    def write_state(self, sample: StateSample) -> None:
+        with self._guard():
+            self._log(wire.to_tree(sample))
+
+    def write_event(self, event: Event) -> None:
+        with self._guard():
+            self._log(wire.to_tree(event))
+
+    def write_result(self, result: Result) -> str:
+        """Keep the first result of each frame. Returns "" when kept, else why not."""
+        sequence = result.header.sequence
+        with self._guard():
+            if sequence in self._heights_done:
+                return f"frame {sequence} has its height already"
+            place = self._heights.append(result.height_m[np.newaxis])
+            self._log(result_line(result, place))
+            self._heights_done.add(sequence)
+            self.manifest = self.manifest.changed(heights=len(self._heights_done), model=result.header.model)
+        return ""
+
+    def finish_frames(self, finished: RunFinished) -> None:
+        """The last frame is written: make all durable and say so in the manifest. Heights may still come."""
+        with self._guard():
+            self._log(wire.to_tree(finished))
+            self._frames.close()
+            self._truth.close()
+            self._sync()
+        self.manifest = self.manifest.changed(
+            frames=finished.frames, last_sequence=finished.last_sequence, digest=finished.digest, reason=finished.reason
+        )
+        write_manifest(self.folder, self.manifest)
+
+    def missing_heights(self) -> list[int]:
+        """Recorded frames that have no height yet, in order."""
+        with self._lock:
+            return [sequence for sequence in self._sequences if sequence not in self._heights_done]
+
+    @property
+    def digest(self) -> str:
+        """xxh3 over the checksums of all frames in order."""
+        return self._digest.hexdigest()
+
+    @property
+    def frames(self) -> int:
+        return len(self._sequences)
+
+    def close(self, status: str, reason: str = "") -> None:
+        """Make all durable and set the final status. Harmless when closed."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._unsynced.set()
+        self._syncer.join()
+        self._sync()
+        with self._lock:
+            for series in (self._frames, self._truth, self._heights):
+                series.close()
+            self._journal.close()
+        self.manifest = self.manifest.changed(
+            status=status, reason=reason or self.manifest.reason, frames=self.frames, digest=self.digest
+        )
+        write_manifest(self.folder, self.manifest)
+
+    def _log(self, tree: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._journal.write(encode_line(tree))
+            self._journal.flush()
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        """Hold the lock, turn disk errors into `RecordingFailed` for this and every later call, wake the syncer."""
+        with self._lock:
+            if self._failure is not None:
+                raise RecordingFailed(f"{self.folder} could not be written: {self._failure}")
+            try:
+                yield
+            except OSError as error:
+                self._failure = error
+                raise RecordingFailed(f"{self.folder} cannot be written: {error}") from error
+        self._unsynced.set()
+
+    def _sync_loop(self) -> None:
+        while not self._closing.is_set():
+            self._unsynced.wait()
+            self._unsynced.clear()
+            try:
+                self._sync()
+            except OSError as error:
+                self._failure = error
+                return
+            self._closing.wait(SYNC_INTERVAL_S)
+
+    def _sync(self) -> None:
+        """Make what has been written durable, then acknowledge it. The lock is not held while the disk works."""
+        with self._lock:
+            last = self._sequences[-1] if self._sequences else None
+            streams = [series.fileno() for series in (self._frames, self._truth, self._heights)]
+            descriptors = [os.dup(d) for d in (*streams, self._journal.fileno()) if d is not None]
+        try:
+            for descriptor in descriptors:
+                (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(descriptor)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        if last is not None:
+            self._acknowledge(last)
+
+
+def result_line(result: Result, place: Place) -> dict[str, Any]:
+    """The journal line of a height. Figures that are not finite are left out: JSON has no number for them."""
+    tree = wire.to_tree(result.header)
+    tree["figures"] = {name: value for name, value in tree["figures"].items() if math.isfinite(value)}
+    return {**tree, "height_xxh3": checksum(result.height_m), "place": _PLACE.dump_python(place, mode="json")}

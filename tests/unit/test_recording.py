@@ -1,0 +1,183 @@
+"""A recorded run: what was acknowledged comes back, damage is found, torn tails are mended."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from acquisition.clock import SystemClock
+from acquisition.errors import BadInput, RecordingFailed, RequestRefused
+from acquisition.frames import Frame, FrameHeader, Optics, Result, ResultHeader, RunFinished, RunStarted, checksum
+from acquisition.instrument import four_quadrant
+from acquisition.recording import RecordedRun, Recorder, repair, verify
+from acquisition.recording.heights import put_heights_in_order, replace_heights
+from acquisition.recording.tiff_series import TiffSeries
+from acquisition.recording.writer import check_disk_space
+
+SHAPE = (4, 24, 32)
+OPTICS = Optics(5e-9, 8e-3, 1e4, 1e-6, 0.0, "calibration")
+
+
+def run_started(run_id: str = "run") -> RunStarted:
+    now = SystemClock().now()
+    return RunStarted(run_id, "test", 0, now.monotonic_ns, now.utc_ns, SHAPE, "uint16", OPTICS, {}, None, "")
+
+
+def frame(sequence: int) -> Frame:
+    images = np.random.default_rng(sequence).integers(0, 65536, SHAPE, dtype=np.uint16)
+    header = FrameHeader(
+        "run", "test", sequence, sequence, sequence, 0, 1, None, SHAPE, "uint16", checksum(images), OPTICS
+    )
+    return Frame(header, images)
+
+
+def result(sequence: int, model: str = "classical") -> Result:
+    height_m = np.full(SHAPE[1:], sequence * 1e-9, np.float32)
+    header = ResultHeader("run", "test", sequence, 0, 0, model, {}, "CPU", "c", 5e-9, {"bad": float("nan")}, {})
+    return Result(header, {"height": height_m})
+
+
+def record(folder: Path, frames: int, heights: list[int], acknowledged: list[int] | None = None) -> Recorder:
+    recorder = Recorder(
+        folder,
+        run_started(),
+        four_quadrant(),
+        (acknowledged if acknowledged is not None else []).append,
+        simulated=True,
+    )
+    for sequence in range(frames):
+        recorder.write_frame(frame(sequence), np.full(SHAPE[1:], sequence, np.float32))
+    for sequence in heights:
+        assert recorder.write_result(result(sequence)) == ""
+    return recorder
+
+
+def finish(recorder: Recorder) -> None:
+    n = recorder.frames
+    recorder.finish_frames(RunFinished("run", "test", 0, 0, 0, n, n - 1, "asked", recorder.digest))
+    recorder.close("complete")
+
+
+def test_frames_truth_and_heights_come_back_bit_for_bit(tmp_path: Path) -> None:
+    acknowledged: list[int] = []
+    recorder = record(tmp_path / "run", 3, [2, 0, 1], acknowledged)
+    finish(recorder)
+    run = RecordedRun(tmp_path / "run")
+    assert run.sequences == [0, 1, 2]
+    for sequence in range(3):
+        np.testing.assert_array_equal(run.read_frame(sequence).images, frame(sequence).images)
+        np.testing.assert_array_equal(run.read_truth(sequence), sequence)
+        np.testing.assert_array_equal(run.read_height(sequence), result(sequence).height_m)
+    assert acknowledged[-1] == 2
+    assert verify(tmp_path / "run").ok
+
+
+def test_page_n_is_frame_n_once_heights_are_in_order(tmp_path: Path) -> None:
+    finish(record(tmp_path / "run", 3, [2, 0, 1]))
+    put_heights_in_order(tmp_path / "run")
+    pages = tifffile.imread(tmp_path / "run" / "heights-0000.tif")
+    np.testing.assert_array_equal(pages[:, 0, 0], [np.float32(n * 1e-9) for n in range(3)])
+    assert verify(tmp_path / "run").ok
+
+
+def test_plain_tifffile_reads_one_page_per_segment_with_its_pixel_size(tmp_path: Path) -> None:
+    finish(record(tmp_path / "run", 2, [0, 1]))
+    with tifffile.TiffFile(tmp_path / "run" / "frames-0000.tif") as file:
+        assert len(file.pages) == 8
+        pixels, centimetres = file.pages[0].tags["XResolution"].value
+        assert centimetres / pixels / 100 == pytest.approx(5e-9, rel=1e-6)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "run" / "frames-0000.tif")[4:], frame(1).images)
+
+
+def test_first_result_of_a_frame_wins(tmp_path: Path) -> None:
+    recorder = record(tmp_path / "run", 1, [0])
+    assert "already" in recorder.write_result(result(0))
+    finish(recorder)
+
+
+def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
+    finish(record(tmp_path / "run", 2, [0, 1]))
+    run = RecordedRun(tmp_path / "run")
+    with (tmp_path / "run" / "frames-0000.tif").open("r+b") as file:
+        file.seek(run.frames[1].place.offsets[2] + 5)
+        byte = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 4]))
+    assert any("frame 1" in finding for finding in verify(tmp_path / "run").findings)
+    with pytest.raises(BadInput, match="damaged"):
+        run.read_frame(1)
+
+
+def test_a_flipped_bit_in_the_journal_is_found(tmp_path: Path) -> None:
+    finish(record(tmp_path / "run", 3, [0, 1, 2]))
+    journal = tmp_path / "run" / "journal.jsonl"
+    content = bytearray(journal.read_bytes())
+    content[content.index(b'"sequence":1') + 11] ^= 2
+    journal.write_bytes(content)
+    assert not verify(tmp_path / "run").ok
+
+
+@pytest.mark.parametrize("cut_bytes", [1, 700, 3000])
+def test_a_torn_tail_is_cut_and_the_rest_stays(tmp_path: Path, cut_bytes: int) -> None:
+    recorder = record(tmp_path / "run", 5, [0, 1])
+    recorder._sync()
+    torn = tmp_path / "torn"
+    shutil.copytree(tmp_path / "run", torn)
+    finish(recorder)
+    journal = torn / "journal.jsonl"
+    whole = RecordedRun(torn)
+    last = next(line for line in journal.read_bytes().splitlines(True)[::-1] if b'"kind":"frame"' in line)
+    end = journal.read_bytes().index(last) + len(last)
+    with journal.open("r+b") as file:
+        file.truncate(end - min(cut_bytes, len(last) - 1))
+    with (torn / "frames-0000.tif").open("r+b") as file:
+        file.truncate(whole.frames[4].place.offsets[2] + 100)
+    after = repair(torn)
+    assert after.frames == 4
+    assert RecordedRun(torn).manifest.status == "recovered"
+    assert len(tifffile.imread(torn / "frames-0000.tif")) == 16
+    for sequence in range(4):
+        np.testing.assert_array_equal(RecordedRun(torn).read_frame(sequence).images, frame(sequence).images)
+
+
+def test_failed_reprocessing_leaves_the_old_heights(tmp_path: Path) -> None:
+    finish(record(tmp_path / "run", 2, [0, 1]))
+
+    def interrupted():  # type: ignore[no-untyped-def]
+        yield result(0, "other")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace_heights(tmp_path / "run", interrupted())
+    assert RecordedRun(tmp_path / "run").heights[0].header.model == "classical"
+    assert not list((tmp_path / "run").glob("*.new"))
+    assert verify(tmp_path / "run").ok
+
+
+def test_the_next_file_begins_before_the_limit(tmp_path: Path) -> None:
+    series = TiffSeries(tmp_path, "frames", 5e-9, max_file_bytes=26_000)
+    places = [series.append(frame(n).images) for n in range(5)]
+    series.close()
+    assert [place.file for place in places] == [f"frames-{n // 3:04d}.tif" for n in range(5)]
+    assert all((tmp_path / name).stat().st_size < 26_000 for name in series.names)
+
+
+def test_gaps_are_told_exactly(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "run", run_started(), four_quadrant(), lambda _: None, simulated=True)
+    for sequence in (0, 1, 5):
+        recorder.write_frame(frame(sequence))
+    finish(recorder)
+    assert "frames 2 to 4 are missing" in verify(tmp_path / "run").findings
+
+
+def test_an_existing_folder_is_not_overwritten(tmp_path: Path) -> None:
+    with pytest.raises(RecordingFailed, match="cannot be made"):
+        Recorder(tmp_path, run_started(), four_quadrant(), lambda _: None, simulated=True)
+
+
+def test_a_run_without_room_on_disk_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestRefused, match="make room"):
+        check_disk_space(tmp_path, (4, 4096, 4096), 10**7)
