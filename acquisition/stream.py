@@ -114,6 +114,11 @@ class StreamServer:
         """Frames that live workers jumped over to stay with the newest."""
         return self._board.skipped
 
+    @property
+    def given_up(self) -> set[tuple[str, int]]:
+        """Frames, as (run, sequence), on which several workers failed."""
+        return set(self._board.given_up)
+
     def workers(self) -> list[dict[str, Any]]:
         """Who asked for work lately: name, provider, model, seconds since last seen."""
         now_ns = time.monotonic_ns()

@@ -1,0 +1,186 @@
+"""The commands a node understands: the one list that control socket, REST and page share."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from acquisition.device_commands import DeviceCommands
+from acquisition.devices import ScanRequest
+from acquisition.errors import BadInput, RequestRefused
+from acquisition.replay import ReplaySource
+from acquisition.run import RunPlan
+
+if TYPE_CHECKING:
+    from acquisition.node import AcquisitionNode
+
+Side = Annotated[int, Field(ge=16, le=8192)]
+
+
+class StartRun(BaseModel):
+    """What a run may be asked to be; what is left out is as the settings say."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    record: bool = True
+    frames: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    width_px: Side | None = None
+    height_px: Side | None = None
+    name: Annotated[str, Field(max_length=80)] = "run"
+    notes: Annotated[str, Field(max_length=10_000)] = ""
+    keep_truth: bool = False
+    hold_after: bool = False
+
+
+class StartReplay(BaseModel):
+    """`run` is a run's name in the runs folder, or a path. `first` and `last` are positions in the recording."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    run: str
+    speed: str = "1"
+    loop: bool = False
+    first: Annotated[int, Field(ge=0)] = 0
+    last: Annotated[int, Field(ge=0)] | None = None
+    record: bool = False
+
+
+class Seek(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    position: int
+
+
+class Acknowledge(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    alarm: str
+
+
+class Nothing(BaseModel):
+    """A command without arguments."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Arguments = TypeVar("Arguments", bound=BaseModel)
+
+
+class Commands:
+    """Carries out commands on a node. Every one counts as a sign of life of an operator or a controlling program."""
+
+    def __init__(self, node: AcquisitionNode) -> None:
+        self._node = node
+        devices = DeviceCommands(node)
+        self._by_name: dict[str, tuple[type[BaseModel], Callable[[Any], Awaitable[Any]]]] = {
+            "status": (Nothing, self._status),
+            "heartbeat": (Nothing, self._heartbeat),
+            "start": (StartRun, self._start),
+            "replay": (StartReplay, self._replay),
+            "stop": (Nothing, self._stop),
+            "abort": (Nothing, self._abort),
+            "reset": (Nothing, self._reset),
+            "seek": (Seek, self._seek),
+            "step": (Nothing, self._step),
+            "safe_state": (Nothing, self._safe_state),
+            "acknowledge": (Acknowledge, self._acknowledge),
+            **devices.by_name,
+        }
+
+    async def carry_out(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """The value of the command. Raises `RequestRefused` for unknown names and whatever the command raises."""
+        if name not in self._by_name:
+            raise RequestRefused(f"command {name!r} is unknown", permitted=tuple(self._by_name))
+        model, command = self._by_name[name]
+        if name != "status":
+            self._node.guard.operator_seen()
+        return await command(_checked(model, arguments))
+
+    async def _status(self, _: Nothing) -> Any:
+        return self._node.status()
+
+    async def _heartbeat(self, _: Nothing) -> None:
+        return None
+
+    async def _start(self, start: StartRun) -> Any:
+        default = self._node.settings.scan
+        detector = self._node.lab.detector
+        plan = RunPlan(
+            source=detector,
+            source_name=detector.name,
+            scan=ScanRequest(
+                start.width_px or default.width_px,
+                start.height_px or default.height_px,
+                default.pixel_size_m,
+                default.dwell_time_s,
+            ),
+            record=start.record,
+            frames=start.frames,
+            name=start.name,
+            notes=start.notes,
+            simulated=self._node.lab.simulated,
+            keep_truth=start.keep_truth,
+            hold_after=start.hold_after,
+        )
+        return {"run_id": (await self._node.machine.start(plan)).run_id}
+
+    async def _replay(self, replay: StartReplay) -> Any:
+        inside = self._node.settings.runs_folder / replay.run
+        source = ReplaySource(
+            inside if inside.is_dir() else Path(replay.run),
+            self._node.clock,
+            speed=replay.speed,
+            loop=replay.loop,
+            first=replay.first,
+            last=replay.last,
+        )
+        manifest = source.recorded.manifest
+        plan = RunPlan(
+            source=source,
+            source_name=f"replay of {manifest.run_id}",
+            scan=source.scan,
+            record=replay.record,
+            name="replay",
+            notes=f"replay of {manifest.run_id}",
+            simulated=manifest.simulated,
+            keep_truth=True,
+        )
+        return {"run_id": (await self._node.machine.start(plan)).run_id}
+
+    async def _stop(self, _: Nothing) -> None:
+        await self._node.machine.stop()
+
+    async def _abort(self, _: Nothing) -> None:
+        await self._node.machine.abort()
+
+    async def _reset(self, _: Nothing) -> None:
+        self._node.machine.reset()
+
+    async def _seek(self, seek: Seek) -> None:
+        self._replay_source().seek(seek.position)
+
+    async def _step(self, _: Nothing) -> None:
+        self._replay_source().step()
+
+    def _replay_source(self) -> ReplaySource:
+        source = self._node.replaying
+        if source is None:
+            raise RequestRefused("nothing is being replayed", permitted=self._node.machine.permitted)
+        return source
+
+    async def _safe_state(self, _: Nothing) -> Any:
+        """STOP ALL: the laser first, then gas and scan, then whatever runs is ended in order."""
+        unverified = await self._node.guard.safe_state("asked for")
+        if self._node.machine.state == "acquiring":
+            await self._node.machine.stop()
+        return {"unverified": unverified}
+
+    async def _acknowledge(self, acknowledge: Acknowledge) -> None:
+        self._node.guard.alarms.acknowledge(acknowledge.alarm)
+
+
+def _checked(model: type[Arguments], arguments: Mapping[str, Any]) -> Arguments:
+    try:
+        return model.model_validate(dict(arguments))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+        raise BadInput(f"{problems}; nothing was done") from None

@@ -1,0 +1,133 @@
+"""Commands to single devices: each checked against limits and permit before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from acquisition.devices import Device, StagePosition
+from acquisition.errors import RequestRefused
+
+if TYPE_CHECKING:
+    from acquisition.node import AcquisitionNode
+
+STAGE_AXES = ("x_m", "y_m", "z_m")
+
+
+class DeviceName(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    device: str
+
+
+class Setpoints(BaseModel):
+    """`values` by setpoint with unit: `current_a`, `flow_mol_per_s`, `emissivity`, or `x_m`, `y_m`, `z_m`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    device: str
+    values: dict[str, float]
+
+
+class DeviceCommands:
+    """The part of a node's commands that reach for the lab."""
+
+    def __init__(self, node: AcquisitionNode) -> None:
+        self._node = node
+        self._lab = node.lab
+        self.by_name: dict[str, tuple[type[BaseModel], Callable[[Any], Awaitable[Any]]]] = {
+            "set": (Setpoints, self._set),
+            "arm": (DeviceName, self._arm),
+            "off": (DeviceName, self._off),
+            "stop_device": (DeviceName, self._stop),
+        }
+
+    async def _set(self, wanted: Setpoints) -> Any:
+        lab, name, values = self._lab, wanted.device, dict(wanted.values)
+        self._connected(name)
+        self._refuse_during_replay()
+        self._check_limits(name, values)
+        reached: Any = None
+        if lab.heater is not None and name == lab.heater.name:
+            current_a = _only(values, "current_a", name)
+            if current_a > 0:
+                self._node.guard.require_permit()
+            await lab.heater.set_current(current_a)
+        elif lab.pyrometer is not None and name == lab.pyrometer.name:
+            await lab.pyrometer.set_emissivity(_only(values, "emissivity", name))
+        elif lab.stage is not None and name == lab.stage.name:
+            reached = await self._move(values)
+        else:
+            gas = next((gas for gas in lab.gases if gas.name == name), None)
+            if gas is None:
+                raise RequestRefused(f"{name} has no setpoints; nothing was sent")
+            await gas.set_flow(_only(values, "flow_mol_per_s", name))
+        told = ", ".join(f"{setpoint} {value:g}" for setpoint, value in values.items())
+        self._node.tell("setpoint", f"{name}: {told}", device=name, values=values)
+        return reached
+
+    async def _move(self, values: dict[str, float]) -> dict[str, float]:
+        stage = self._lab.stage
+        assert stage is not None
+        unknown = sorted(set(values) - set(STAGE_AXES))
+        if unknown or not values:
+            raise RequestRefused(f"{stage.name} has no setpoint {', '.join(unknown) or 'given'}; it has {STAGE_AXES}")
+        readings = await stage.read()
+        target = {axis: readings[axis].value for axis in STAGE_AXES} | values
+        reached = await stage.move(StagePosition(**target))
+        return {"x_m": reached.x_m, "y_m": reached.y_m, "z_m": reached.z_m}
+
+    async def _arm(self, wanted: DeviceName) -> None:
+        self._connected(wanted.device)
+        self._refuse_during_replay()
+        heater = self._lab.heater
+        if heater is None or heater.name != wanted.device:
+            raise RequestRefused(f"{wanted.device} cannot be armed; only a laser heater can")
+        self._node.guard.require_permit()
+        await heater.arm()
+        self._node.tell("armed", f"{heater.name} is armed", "warning", device=heater.name)
+
+    async def _off(self, wanted: DeviceName) -> None:
+        """Always permitted, whatever else goes on."""
+        self._connected(wanted.device)
+        heater = self._lab.heater
+        gas = next((gas for gas in self._lab.gases if gas.name == wanted.device), None)
+        if heater is not None and heater.name == wanted.device:
+            await heater.off()
+        elif gas is not None:
+            await gas.set_flow(0.0)
+        else:
+            raise RequestRefused(f"{wanted.device} cannot be switched off")
+        self._node.tell("off", f"{wanted.device} is off", device=wanted.device)
+
+    async def _stop(self, wanted: DeviceName) -> None:
+        stage = self._lab.stage
+        if stage is None or stage.name != wanted.device:
+            raise RequestRefused(f"{wanted.device} cannot be stopped; only a stage can")
+        await stage.stop()
+
+    def _connected(self, name: str) -> Device:
+        device = self._lab.devices.get(name)
+        if device is None:
+            raise RequestRefused(f"there is no device {name!r}", permitted=tuple(self._lab.devices))
+        connection = self._node.state.connections[name]
+        if not connection.connected:
+            raise RequestRefused(f"{name} is not connected ({connection.reason}); nothing was sent")
+        return device
+
+    def _check_limits(self, name: str, values: dict[str, float]) -> None:
+        limits = self._lab.limits.get(name, {})
+        for setpoint, value in values.items():
+            if setpoint in limits:
+                limits[setpoint].check(value, f"{name} {setpoint}")
+
+    def _refuse_during_replay(self) -> None:
+        if self._node.replaying is not None:
+            raise RequestRefused("devices are not driven during a replay: stop it first", permitted=("stop",))
+
+
+def _only(values: dict[str, float], setpoint: str, device: str) -> float:
+    """The one setpoint a device has; anything else is refused whole."""
+    if set(values) != {setpoint}:
+        raise RequestRefused(f"{device} takes {setpoint} and nothing else; got {sorted(values)}; nothing was sent")
+    return values[setpoint]

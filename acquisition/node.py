@@ -1,0 +1,262 @@
+"""Everything that lives in the acquisition program, tied together: lab, run, recordings, stream and control."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from acquisition.clock import Clock, Instant
+from acquisition.commands import Commands
+from acquisition.control import ControlServer
+from acquisition.devices import Reading, ScanRequest
+from acquisition.endpoints import CurveKeys, Endpoints, authenticate_clients
+from acquisition.errors import RecordingFailed
+from acquisition.frames import Event, Frame, Heartbeat, JoinedValue, Result, RunFinished, RunStarted, StateSample
+from acquisition.guard import Guard
+from acquisition.interlocks import InterlockLimits
+from acquisition.lab import Lab
+from acquisition.recording import RecordedRun, Recorder
+from acquisition.recording.heights import put_heights_in_order
+from acquisition.replay import ReplaySource
+from acquisition.run import Progress, RunMachine
+from acquisition.state import StateKeeper
+from acquisition.status import status_tree
+from acquisition.stream import StreamServer
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_INTERVAL_S = 0.25
+NO_WORKER_PATIENCE_S = 30.0
+LOW_SPACE_BYTES = 500 * 1024 * 1024
+SOURCE = "acquisition"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """`scan` is the default raster of a run."""
+
+    endpoints: Endpoints
+    runs_folder: Path
+    ring_bytes: int = 256 * 1024 * 1024
+    keys: CurveKeys | None = None
+    scan: ScanRequest = field(default_factory=lambda: ScanRequest(512, 512))
+    interlocks: InterlockLimits = field(default_factory=InterlockLimits)
+
+
+class AcquisitionNode:
+    """Open it as an async context; leaving it brings the lab to rest first, then ends run, recordings and sockets.
+
+    `announce` is told, in one line each, what people at the terminal want to know.
+    """
+
+    def __init__(self, lab: Lab, settings: NodeSettings, clock: Clock, announce: Callable[[str], None]) -> None:
+        self.lab = lab
+        self.settings = settings
+        self.clock = clock
+        self._announce = announce
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._sequence = itertools.count()
+        self._recorders: dict[str, Recorder] = {}
+        self._awaiting_heights: dict[str, Recorder] = {}
+        self.state = StateKeeper(lab.devices, clock, self._take_sample)
+        self.guard = Guard(lab, self.state, settings.interlocks, clock, self.tell)
+        self.machine = RunMachine(settings.runs_folder, clock, self)
+
+    async def __aenter__(self) -> AcquisitionNode:
+        self._loop = asyncio.get_running_loop()
+        self._authenticator = authenticate_clients(self._context, self.settings.keys) if self.settings.keys else None
+        keys, endpoints = self.settings.keys, self.settings.endpoints
+        self.stream = StreamServer(self._context, endpoints, self._take_result, self.settings.ring_bytes, keys)
+        self._control = ControlServer(self._context, endpoints.control, Commands(self).carry_out, self._loop, keys)
+        await self.state.start()
+        self._tasks = [asyncio.create_task(self.guard.watch()), asyncio.create_task(self._beat())]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.guard.safe_state("the acquisition program is ending")
+        if self.machine.state == "acquiring":
+            await self.machine.stop()
+        await self.heights_made()
+        for recorder in list(self._recorders.values()):
+            await self._close_incomplete(recorder, "the program ended before all heights were made")
+        for task in self._tasks:
+            task.cancel()
+        await self.state.stop()
+        self._control.close()
+        self.stream.close()
+        if self._authenticator is not None:
+            self._authenticator.stop()
+        self._context.destroy(linger=500)
+
+    @property
+    def replaying(self) -> ReplaySource | None:
+        """The recording that is being replayed at present."""
+        progress = self.machine.progress
+        if self.machine.state != "acquiring" or progress is None:
+            return None
+        return progress.plan.source if isinstance(progress.plan.source, ReplaySource) else None
+
+    async def heights_made(self) -> None:
+        """Until every ended run has its heights, or no worker has been seen for `NO_WORKER_PATIENCE_S`."""
+        alone_s = 0.0
+        while self._awaiting_heights and alone_s < NO_WORKER_PATIENCE_S:
+            await asyncio.sleep(0.1)
+            alone_s = 0.0 if self.stream.workers() else alone_s + 0.1
+
+    # What a run needs of its node (acquisition.run.RunPorts)
+
+    def join_state(self, start: Instant, end: Instant) -> Mapping[str, JoinedValue]:
+        return self.state.join(start, end)
+
+    def publish_start(self, run: RunStarted) -> None:
+        progress = self.machine.progress
+        if progress is not None and progress.recorder is not None:
+            self._recorders[run.run_id] = progress.recorder
+            self._announce(f"recording {progress.recorder.folder}")
+        self.stream.publish(run)
+
+    def publish_frame(self, frame: Frame, run: RunStarted) -> None:
+        self.stream.publish_frame(frame, run)
+
+    def publish_finish(self, finished: RunFinished) -> None:
+        self.stream.publish(finished)
+
+    def acknowledge(self, run_id: str, sequence: int) -> None:
+        self._announce(f"acknowledged {sequence}")
+
+    def tell(self, name: str, text: str, severity: str = "info", **details: Any) -> None:
+        """Put an event on the stream, into the recordings that are open, and into the log."""
+        at = self.clock.now()
+        run = self.machine.progress.run.run_id if self.machine.progress else ""
+        event = Event(run, SOURCE, next(self._sequence), at.monotonic_ns, at.utc_ns, name, severity, text, details)
+        log.log(logging.INFO if severity == "info" else logging.WARNING, "%s: %s", name, text)
+        self.stream.publish(event)
+        for recorder in list(self._recorders.values()):
+            self._record(recorder.write_event, event)
+
+    async def run_over(self, progress: Progress, reason: str, whole: bool) -> None:
+        """After the last frame: lab to rest, then the missing heights from the recording."""
+        if progress.plan.source is self.lab.detector and not (whole and progress.plan.hold_after):
+            await self.guard.safe_state(f"run over ({reason})")
+        recorder = progress.recorder
+        if recorder is None:
+            return
+        if not whole:
+            await self._close_incomplete(recorder, reason)
+            return
+        self._awaiting_heights[progress.run.run_id] = recorder
+        missing = recorder.missing_heights()
+        if missing:
+            recorded = RecordedRun(recorder.folder)
+            self.stream.add_backfill(progress.run, missing, recorded.read_frame)
+        else:
+            await self._complete(recorder)
+
+    # Heights
+
+    def _take_result(self, result: Result) -> str:
+        """In the stream's thread: keep a worker's height with its run."""
+        run_id = result.header.run_id
+        recorder = self._recorders.get(run_id)
+        if recorder is None:
+            progress = self.machine.progress
+            live = progress is not None and progress.run.run_id == run_id and progress.recorder is None
+            return "" if live else f"run {run_id} is not open"
+        try:
+            reason = recorder.write_result(result)
+        except RecordingFailed as error:
+            failure = str(error)
+            asyncio.run_coroutine_threadsafe(self.machine.fail(failure), self._loop)
+            return failure
+        if run_id in self._awaiting_heights and not recorder.missing_heights():
+            asyncio.run_coroutine_threadsafe(self._complete(recorder), self._loop)
+        return reason
+
+    async def _complete(self, recorder: Recorder) -> None:
+        """Every frame has its height: put them in order and call the run complete."""
+        run_id = recorder.run.run_id
+        if self._recorders.pop(run_id, None) is None:
+            return
+        await asyncio.to_thread(recorder.close, "recording")
+        await asyncio.to_thread(put_heights_in_order, recorder.folder)
+        self._awaiting_heights.pop(run_id, None)
+        frames = recorder.frames
+        self._announce(f"run {recorder.folder} complete: {frames} frames, {frames} heights")
+        self.tell("run_complete", f"{run_id}: {frames} frames, {frames} heights", run_id=run_id)
+
+    async def _close_incomplete(self, recorder: Recorder, reason: str) -> None:
+        run_id = recorder.run.run_id
+        self._recorders.pop(run_id, None)
+        self._awaiting_heights.pop(run_id, None)
+        self.stream.drop_run(run_id)
+        missing = len(recorder.missing_heights())
+        try:
+            await asyncio.to_thread(recorder.close, "incomplete", reason)
+        except (RecordingFailed, OSError) as error:
+            log.critical("%s", error)
+        self._announce(
+            f"run {recorder.folder} incomplete: {recorder.frames} frames, {missing} without height: {reason}"
+        )
+
+    async def _give_up_hopeless(self) -> None:
+        for run_id, recorder in list(self._awaiting_heights.items()):
+            given_up = [sequence for run, sequence in self.stream.given_up if run == run_id]
+            missing = recorder.missing_heights()
+            if missing and set(missing) <= set(given_up):
+                await self._close_incomplete(recorder, f"{len(missing)} frames could not be reconstructed")
+
+    # State and status
+
+    def _take_sample(self, channel: str, reading: Reading) -> None:
+        progress = self.machine.progress
+        sample = StateSample(
+            run_id=progress.run.run_id if progress else "",
+            source=SOURCE,
+            sequence=next(self._sequence),
+            monotonic_ns=reading.instant.monotonic_ns,
+            utc_ns=reading.instant.utc_ns,
+            channel=channel,
+            value=reading.value if reading.valid else None,
+            valid=reading.valid,
+            reason=reading.reason,
+        )
+        self.stream.publish(sample)
+        if self.machine.state == "acquiring" and progress is not None and progress.recorder is not None:
+            self._record(progress.recorder.write_state, sample)
+
+    def _record(self, write: Callable[[Any], None], message: Any) -> None:
+        try:
+            write(message)
+        except RecordingFailed as error:
+            asyncio.ensure_future(self.machine.fail(str(error)))
+
+    async def _beat(self) -> None:
+        while True:
+            at = self.clock.now()
+            status = self.status()
+            self.stream.publish(Heartbeat("", SOURCE, next(self._sequence), at.monotonic_ns, at.utc_ns, status))
+            await self._give_up_hopeless()
+            recording = self.machine.state == "acquiring" and self._recorders
+            if recording and status["disk"]["free_bytes"] < LOW_SPACE_BYTES:
+                self.tell("low_space", "the disk is nearly full: the run is ended in order", "alarm")
+                await self.machine.stop()
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
+
+    def status(self) -> dict[str, Any]:
+        """The whole node as a tree: what pages and programs see."""
+        awaiting = list(self._awaiting_heights.items())
+        return {
+            **status_tree(self),
+            "backfill": [
+                {"run_id": run_id, "heights": recorder.manifest.heights, "frames": recorder.frames}
+                for run_id, recorder in awaiting
+            ],
+            "drops": {"skipped": self.stream.skipped, "rejected": self.stream.rejected + self._control.rejected},
+        }

@@ -1,0 +1,332 @@
+"""The run's state machine: idle -> armed -> acquiring -> finishing -> idle, and fault from anywhere until reset."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import gmtime, strftime
+from typing import Any, Protocol
+
+import xxhash
+
+from acquisition.clock import Clock, Instant
+from acquisition.devices import ScanRequest
+from acquisition.errors import EclipsError, RequestRefused
+from acquisition.frames import Exposure, Frame, FrameHeader, JoinedValue, Optics, RunFinished, RunStarted, checksum
+from acquisition.instrument import Instrument
+from acquisition.recording import Recorder
+from acquisition.recording.writer import check_disk_space
+
+log = logging.getLogger(__name__)
+
+STATES = ("idle", "armed", "acquiring", "finishing", "fault")
+PERMITTED: Mapping[str, tuple[str, ...]] = {
+    "idle": ("start", "replay"),
+    "armed": ("abort",),
+    "acquiring": ("stop", "abort"),
+    "finishing": ("abort",),
+    "fault": ("reset",),
+}
+MAX_FRAMES = 10_000_000
+
+
+class FrameSource(Protocol):
+    """Where a run's exposures come from: the detector, or a recording."""
+
+    async def configure(self, scan: ScanRequest) -> Instrument: ...
+
+    async def arm(self) -> None: ...
+
+    def exposures(self, count: int | None) -> AsyncIterator[Exposure]: ...
+
+    async def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a user asks for. `frames` None runs until stopped; `name` becomes part of the run's name."""
+
+    source: FrameSource
+    source_name: str
+    scan: ScanRequest
+    record: bool = True
+    frames: int | None = None
+    name: str = "run"
+    notes: str = ""
+    simulated: bool = False
+    keep_truth: bool = False
+    hold_after: bool = False
+
+
+@dataclass(slots=True)
+class Progress:
+    """How the present or last run stands."""
+
+    run: RunStarted
+    instrument: Instrument
+    plan: RunPlan
+    recorder: Recorder | None
+    frames: int = 0
+    last_frame: Instant | None = None
+    dose_electrons_per_m2: float = 0.0
+
+
+class RunPorts(Protocol):
+    """What a run needs of the node that it lives in."""
+
+    def join_state(self, start: Instant, end: Instant) -> Mapping[str, JoinedValue]: ...
+
+    def publish_start(self, run: RunStarted) -> None: ...
+
+    def publish_frame(self, frame: Frame, run: RunStarted) -> None: ...
+
+    def publish_finish(self, finished: RunFinished) -> None: ...
+
+    def acknowledge(self, run_id: str, sequence: int) -> None: ...
+
+    def tell(self, name: str, text: str, severity: str = "info", **details: Any) -> None: ...
+
+    def run_over(self, progress: Progress, reason: str, whole: bool) -> Awaitable[None]: ...
+
+
+class RunMachine:
+    """One run at a time. Commands raise `RequestRefused` with what is permitted instead."""
+
+    def __init__(self, runs_folder: Path, clock: Clock, ports: RunPorts) -> None:
+        self._runs_folder = runs_folder
+        self._clock = clock
+        self._ports = ports
+        self.state = "idle"
+        self.fault = ""
+        self.progress: Progress | None = None
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def permitted(self) -> tuple[str, ...]:
+        return PERMITTED[self.state]
+
+    async def start(self, plan: RunPlan) -> RunStarted:
+        """Arm and begin; returns once exposures are under way. What fails while arming leaves the machine idle."""
+        self._require("start")
+        if plan.frames is not None and not 1 <= plan.frames <= MAX_FRAMES:
+            raise RequestRefused(f"{plan.frames} frames were asked for; ask for 1 to {MAX_FRAMES}, or none for endless")
+        self._enter("armed")
+        try:
+            progress = await self._arm(plan)
+        except BaseException:
+            self._enter("idle")
+            raise
+        self.progress = progress
+        self._stop = asyncio.Event()
+        self._ports.publish_start(progress.run)
+        self._enter("acquiring")
+        self._task = asyncio.create_task(self._acquire(progress), name="run")
+        return progress.run
+
+    async def stop(self) -> None:
+        """End in order after the frame at hand; returns once the raw data are durable."""
+        self._require("stop")
+        self._stop.set()
+        await self._ended()
+
+    async def abort(self) -> None:
+        """End now; what was recorded stays, marked incomplete."""
+        self._require("abort")
+        if self._task is not None:
+            self._task.cancel()
+            await self._ended()
+
+    def reset(self) -> None:
+        """Leave the fault state."""
+        self._require("reset")
+        self.fault = ""
+        self._enter("idle")
+
+    async def wait(self) -> None:
+        """Until the present run has ended, if there is one."""
+        await self._ended()
+
+    async def fail(self, reason: str) -> None:
+        """A part that the run cannot do without is gone: end it and stay in `fault`."""
+        self.fault = reason
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await self._ended()
+        elif self.state != "fault":
+            self._enter("fault", reason)
+
+    def _require(self, command: str) -> None:
+        if command not in self.permitted:
+            because = f" ({self.fault})" if self.fault else ""
+            raise RequestRefused(
+                f"{command} is not possible while {self.state}{because}; possible now: {', '.join(self.permitted)}",
+                permitted=self.permitted,
+            )
+
+    def _enter(self, state: str, reason: str = "") -> None:
+        before, self.state = self.state, state
+        severity = "alarm" if state == "fault" else "info"
+        text = f"{before} -> {state}" + (f": {reason}" if reason else "")
+        self._ports.tell("transition", text, severity, before=before, after=state)
+
+    async def _ended(self) -> None:
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _arm(self, plan: RunPlan) -> Progress:
+        instrument = await plan.source.configure(plan.scan)
+        start = self._clock.now()
+        shape = (len(instrument.detector.segments), plan.scan.height_px, plan.scan.width_px)
+        run = RunStarted(
+            run_id=run_id(start, plan.name),
+            source=plan.source_name,
+            sequence=0,
+            monotonic_ns=start.monotonic_ns,
+            utc_ns=start.utc_ns,
+            shape=shape,
+            dtype="uint16",
+            optics=optics_of(instrument),
+            instrument=instrument.model_dump(mode="json"),
+            expected_frames=plan.frames,
+            notes=plan.notes,
+        )
+        recorder = None
+        if plan.record:
+            self._runs_folder.mkdir(parents=True, exist_ok=True)
+            check_disk_space(self._runs_folder, shape, plan.frames)
+            recorder = Recorder(
+                self._runs_folder / run.run_id,
+                run,
+                instrument,
+                lambda sequence: self._ports.acknowledge(run.run_id, sequence),
+                simulated=plan.simulated,
+            )
+        await plan.source.arm()
+        return Progress(run, instrument, plan, recorder)
+
+    async def _acquire(self, progress: Progress) -> None:
+        """The body of a run, whatever ends it: frames, then `finishing`, then idle or fault."""
+        reason, whole = "the asked number of frames was reached", True
+        digest = xxhash.xxh3_64()
+        try:
+            reason = await self._take_frames(progress, digest)
+        except asyncio.CancelledError:
+            reason, whole = self.fault or "aborted", False
+        except (EclipsError, TimeoutError, OSError) as error:
+            self.fault = reason = str(error) or type(error).__name__
+            whole = False
+        except Exception as error:
+            log.exception("run %s", progress.run.run_id)
+            self.fault = reason = f"{type(error).__name__}: {error}"
+            whole = False
+        self._enter("finishing", reason)
+        try:
+            await progress.plan.source.stop()
+            await self._finish(progress, reason, digest.hexdigest())
+        except (EclipsError, TimeoutError, OSError) as error:
+            self.fault = self.fault or str(error)
+            whole = False
+        await self._ports.run_over(progress, reason, whole)
+        self._enter("fault", self.fault) if self.fault else self._enter("idle")
+
+    async def _take_frames(self, progress: Progress, digest: xxhash.xxh3_64) -> str:
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            async with aclosing(progress.plan.source.exposures(progress.plan.frames)) as exposures:  # type: ignore[type-var]
+                while True:
+                    coming = asyncio.ensure_future(anext(exposures))
+                    await asyncio.wait([coming, stopped], return_when=asyncio.FIRST_COMPLETED)
+                    if not coming.done():
+                        coming.cancel()
+                        await asyncio.wait([coming])
+                        return "stopped"
+                    try:
+                        exposure = coming.result()
+                    except StopAsyncIteration:
+                        return "the source has ended" if progress.plan.frames is None else "all frames were taken"
+                    await self._take(progress, exposure, digest)
+        finally:
+            stopped.cancel()
+
+    async def _take(self, progress: Progress, exposure: Exposure, digest: xxhash.xxh3_64) -> None:
+        frame = Frame(self._stamp(progress, exposure), exposure.images)
+        if progress.recorder is not None:
+            truth_m = exposure.truth_m if progress.plan.keep_truth else None
+            await asyncio.to_thread(progress.recorder.write_frame, frame, truth_m)
+        self._ports.publish_frame(frame, progress.run)
+        digest.update(frame.header.xxh3.encode())
+        progress.frames += 1
+        progress.last_frame = self._clock.now()
+        beam = progress.instrument.beam
+        electrons_per_pixel = beam.current_a * frame.header.optics.dwell_time_s / 1.602176634e-19
+        progress.dose_electrons_per_m2 += electrons_per_pixel / frame.header.optics.pixel_size_m**2
+
+    def _stamp(self, progress: Progress, exposure: Exposure) -> FrameHeader:
+        images = exposure.images
+        if exposure.recorded is not None:
+            return replace(
+                exposure.recorded,
+                run_id=progress.run.run_id,
+                source=progress.run.source,
+                sequence=progress.frames,
+                flags=exposure.recorded.flags | {"replayed"},
+            )
+        return FrameHeader(
+            run_id=progress.run.run_id,
+            source=progress.run.source,
+            sequence=progress.frames,
+            monotonic_ns=exposure.end.monotonic_ns,
+            utc_ns=exposure.end.utc_ns,
+            exposure_start_ns=exposure.start.monotonic_ns,
+            exposure_end_ns=exposure.end.monotonic_ns,
+            hardware_time_ns=exposure.hardware_time_ns,
+            shape=(images.shape[0], images.shape[1], images.shape[2]),
+            dtype=str(images.dtype),
+            xxh3=checksum(images),
+            optics=exposure.optics,
+            state=self._ports.join_state(exposure.start, exposure.end),
+            flags=exposure.flags,
+        )
+
+    async def _finish(self, progress: Progress, reason: str, digest: str) -> None:
+        end = self._clock.now()
+        finished = RunFinished(
+            run_id=progress.run.run_id,
+            source=progress.run.source,
+            sequence=progress.frames,
+            monotonic_ns=end.monotonic_ns,
+            utc_ns=end.utc_ns,
+            frames=progress.frames,
+            last_sequence=progress.frames - 1,
+            reason=reason,
+            digest=digest,
+        )
+        if progress.recorder is not None:
+            await asyncio.to_thread(progress.recorder.finish_frames, finished)
+        self._ports.publish_finish(finished)
+
+
+def optics_of(instrument: Instrument) -> Optics:
+    """The numbers of an instrument that ride with every frame."""
+    return Optics(
+        pixel_size_m=instrument.scan.pixel_size_m,
+        working_distance_m=instrument.detector.working_distance_m,
+        landing_energy_ev=instrument.beam.energy_ev,
+        dwell_time_s=instrument.beam.dwell_time_s,
+        scan_rotation_deg=instrument.scan.scan_rotation_deg,
+        calibration_hash=instrument.calibration_hash,
+    )
+
+
+def run_id(start: Instant, name: str) -> str:
+    """A run's name and folder: UTC time to the millisecond, then a plain form of `name`."""
+    seconds, rest_ns = divmod(start.utc_ns, 1_000_000_000)
+
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "run"
+    return f"{strftime('%Y-%m-%dT%H-%M-%S', gmtime(seconds))}-{rest_ns // 1_000_000:03d}_{plain}"

@@ -1,0 +1,102 @@
+"""How a node stands, as one tree for pages and programs. Reading it changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from acquisition.replay import ReplaySource
+from acquisition.run import Progress
+
+if TYPE_CHECKING:
+    from acquisition.node import AcquisitionNode
+
+NM2_PER_M2 = 1e18
+
+
+def status_tree(node: AcquisitionNode) -> dict[str, Any]:
+    """State, run, disk, dose, devices, interlocks, workers and alarms; SI units, names carry them."""
+    machine, progress = node.machine, node.machine.progress
+    return {
+        "utc_ns": node.clock.now().utc_ns,
+        "state": machine.state,
+        "fault": machine.fault or None,
+        "permitted": list(machine.permitted),
+        "run": _run_tree(machine.state, progress) if progress else None,
+        "disk": _disk_tree(node, progress),
+        "dose_electrons_per_nm2": progress.dose_electrons_per_m2 / NM2_PER_M2 if progress else 0.0,
+        "frame_age_s": _frame_age_s(node, progress),
+        "devices": _device_trees(node),
+        "interlocks": node.guard.tree(),
+        "workers": node.stream.workers(),
+        "alarms": node.guard.alarms.tree(),
+        "simulated": node.lab.simulated,
+    }
+
+
+def _run_tree(state: str, progress: Progress) -> dict[str, Any]:
+    recorder, source = progress.recorder, progress.plan.source
+    replayed = None
+    if isinstance(source, ReplaySource):
+        replayed = {
+            "run_id": source.recorded.manifest.run_id,
+            "position": source.position,
+            "total": source.total,
+            "speed": source.speed,
+        }
+    return {
+        "run_id": progress.run.run_id,
+        "path": str(recorder.folder) if recorder else None,
+        "recording": recorder is not None and state == "acquiring",
+        "frames": progress.frames,
+        "expected": progress.run.expected_frames,
+        "heights": recorder.manifest.heights if recorder else None,
+        "started_utc_ns": progress.run.utc_ns,
+        "replayed": replayed,
+    }
+
+
+def _frame_age_s(node: AcquisitionNode, progress: Progress | None) -> float | None:
+    if progress is None or progress.last_frame is None:
+        return None
+    return node.clock.now().seconds_since(progress.last_frame)
+
+
+def _disk_tree(node: AcquisitionNode, progress: Progress | None) -> dict[str, Any]:
+    folder = node.settings.runs_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    free_bytes = shutil.disk_usage(folder).free
+    hours_left = None
+    if progress is not None and progress.recorder is not None and progress.frames > 1:
+        segments, height, width = progress.run.shape
+        elapsed_s = max(1e-3, (node.clock.now().monotonic_ns - progress.run.monotonic_ns) / 1e9)
+        bytes_per_s = progress.frames * height * width * (2 * segments + 4) / elapsed_s
+        hours_left = free_bytes / bytes_per_s / 3600
+    return {"free_bytes": free_bytes, "hours_left": hours_left, "folder": str(folder)}
+
+
+def _device_trees(node: AcquisitionNode) -> dict[str, Any]:
+    now = node.clock.now()
+    trees: dict[str, Any] = {}
+    for kind, device in node.lab.kinds():
+        connection = node.state.connections[device.name]
+        limits = node.lab.limits.get(device.name, {})
+        trees[device.name] = {
+            "kind": kind,
+            "connected": connection.connected,
+            "reason": connection.reason,
+            "gas": getattr(device, "gas", None),
+            "readings": {},
+            "limits": {
+                name: {"low": limit.low, "high": limit.high, "setting": limit.setting} for name, limit in limits.items()
+            },
+        }
+    for channel, reading in node.state.latest().items():
+        name, quantity = channel.split(".", 1)
+        trees[name]["readings"][quantity] = {
+            "value": reading.value if reading.valid else None,
+            "valid": reading.valid,
+            "age_s": now.seconds_since(reading.instant),
+            "reason": reading.reason,
+        }
+    return trees
