@@ -90,11 +90,9 @@ def _tables(detector: Detector) -> Acceptance:
         for low_part, high_part in zip(np.moveaxis(lows, -1, 0), np.moveaxis(highs, -1, 0), strict=True):
             top = np.clip(horizon[None, None, :], low_part[..., None], high_part[..., None])  # (K, R, U + 1)
             bottom = low_part[..., None]
-            captured[:, :, s, 2] += 0.5 * np.einsum(
-                "kr,kru->ku", np.broadcast_to(ray_weight, azimuth.shape), top - bottom
-            )
+            captured[:, :, s, 2] += 0.5 * ray_weight * (top - bottom).sum(axis=1)
             sideways = _sideways(top) - _sideways(bottom)
-            captured[:, :, s, :2] += np.einsum("krc,kru->kuc", ray_weight[..., None] * direction, sideways)
+            captured[:, :, s, :2] += ray_weight[..., None] * np.einsum("krc,kru->kuc", direction, sideways)
     full = captured[:, -1:]
     return Acceptance(
         azimuth_rad=edges[:-1] + 0.5 * widths,
