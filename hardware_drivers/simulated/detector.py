@@ -1,0 +1,154 @@
+"""A segmented backscattered-electron detector that scans the simulated world, paced by its clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acquisition.clock import Instant
+from acquisition.devices import Limits, Readings, ScanRequest
+from acquisition.errors import RequestRefused
+from acquisition.frames import Exposure, Optics
+from acquisition.instrument import Instrument
+from hardware_drivers.simulated.device import SimulatedDevice
+from hardware_drivers.simulated.world import World
+from inference.forward_model import render
+
+LINE_FLYBACK_S = 50e-6
+WAIT_SLICE_S = 0.1
+# The surface beyond the frame casts shadows and beam tails into it.
+MARGIN_PX = 16
+FULL_SCALE = np.iinfo(np.uint16).max
+
+
+class SimulatedDetector(SimulatedDevice):
+    """Renders the world with the forward model; the truth rides with every exposure.
+
+    `size_limits` bound width and height in pixels. A frame takes pixels x dwell + lines x 50 µs of flyback, which the
+    rendering counts towards; it shows the surface of the middle of that time. Frame n of a world is the same for the
+    same seed and state.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        world: World,
+        size_limits: Limits,
+        width_px: int = 512,
+        height_px: int = 512,
+    ) -> None:
+        super().__init__(name, world)
+        self._size_limits = size_limits
+        self._width_px = width_px
+        self._height_px = height_px
+        self._instrument = world.instrument
+        self._armed = False
+        self._scanning = False
+        self._count = 0
+
+    @property
+    def frame_time_s(self) -> float:
+        pixels = self._width_px * self._height_px
+        return pixels * self._instrument.beam.dwell_time_s + self._height_px * LINE_FLYBACK_S
+
+    async def configure(self, scan: ScanRequest) -> Instrument:
+        """Raises `RequestRefused` while scanning, `LimitExceeded` for the size, `BadInput` for pixel or dwell."""
+        self._require_connection()
+        if self._scanning:
+            raise RequestRefused(f"{self.name} is scanning; stop it before configuring", permitted=("stop",))
+        self._size_limits.check(scan.width_px, f"{self.name} width_px")
+        self._size_limits.check(scan.height_px, f"{self.name} height_px")
+        self._instrument = self._instrument.with_scan(pixel_size_m=scan.pixel_size_m, dwell_time_s=scan.dwell_time_s)
+        self._width_px, self._height_px = scan.width_px, scan.height_px
+        return self._instrument
+
+    async def arm(self) -> None:
+        self._require_connection()
+        self._armed = True
+
+    async def exposures(self, count: int | None) -> AsyncIterator[Exposure]:
+        """Raises `RequestRefused` unless armed, or while another iterator scans."""
+        self._require_connection()
+        if not self._armed or self._scanning:
+            state = "is scanning already" if self._scanning else "is not armed"
+            raise RequestRefused(f"{self.name} {state}", permitted=("stop",) if self._scanning else ("arm",))
+        self._scanning = True
+        try:
+            left = count
+            while self._armed and left != 0:
+                exposure = await self._expose()
+                if not self._armed:
+                    return
+                yield exposure
+                left = None if left is None else left - 1
+        finally:
+            self._scanning = False
+            self._armed = False
+
+    async def stop(self) -> None:
+        self._armed = False
+
+    async def read(self) -> Readings:
+        self._require_connection()
+        beam = self._instrument.beam
+        return {
+            "beam_current_a": self._reading(beam.current_a),
+            "landing_energy_ev": self._reading(beam.energy_ev),
+            "scanning": self._reading(self._scanning),
+        }
+
+    async def _rest(self) -> None:
+        await self.stop()
+
+    async def _expose(self) -> Exposure:
+        world, clock = self._world, self._world.clock
+        start, frame_time_s = clock.now(), self.frame_time_s
+        scan = self._instrument.scan
+        pixel_m = (scan.pixel_size_y_m or scan.pixel_size_m, scan.pixel_size_m)
+        around = (self._width_px + 2 * MARGIN_PX, self._height_px + 2 * MARGIN_PX)
+        heights_m = world.heights_m(*around, pixel_m, at=start.later(0.5 * frame_time_s))
+        rng = np.random.default_rng([world.seed, self._count])
+        self._count += 1
+        images, truth_m = await asyncio.to_thread(_scanned, heights_m, self._instrument, rng, world.dose)
+        await self._wait_until(start.later(frame_time_s))
+        saturated = bool((images == FULL_SCALE).any())
+        return Exposure(
+            images=images,
+            start=start,
+            end=clock.now(),
+            optics=_optics(self._instrument),
+            hardware_time_ns=start.utc_ns,
+            flags=frozenset({"simulated", "saturated"} if saturated else {"simulated"}),
+            truth_m=truth_m,
+        )
+
+    async def _wait_until(self, end: Instant) -> None:
+        """In slices, so that stopping a slow scan doesn't take as long as the scan."""
+        clock = self._world.clock
+        while self._armed and (left_s := end.seconds_since(clock.now())) > 0:
+            await clock.sleep(min(left_s, WAIT_SLICE_S))
+
+
+def _scanned(
+    heights_m: NDArray[np.float64], instrument: Instrument, rng: np.random.Generator, dose: float | None
+) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    """Images (S, H, W) and heights (H, W) of the frame inside its margin."""
+    inside = np.s_[..., MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX]
+    images = render(heights_m, instrument, rng, dose)
+    truth = heights_m[inside]
+    # Centred first: single precision would round nanometres on a surface that has grown for long.
+    return np.ascontiguousarray(images[inside]), np.ascontiguousarray(truth - truth.mean(), dtype=np.float32)
+
+
+def _optics(instrument: Instrument) -> Optics:
+    return Optics(
+        pixel_size_m=instrument.scan.pixel_size_m,
+        working_distance_m=instrument.detector.working_distance_m,
+        landing_energy_ev=instrument.beam.energy_ev,
+        dwell_time_s=instrument.beam.dwell_time_s,
+        scan_rotation_deg=instrument.scan.scan_rotation_deg,
+        calibration_hash=instrument.calibration_hash,
+    )
