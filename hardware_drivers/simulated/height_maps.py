@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def read_height_map(path: Path) -> tuple[Floats, tuple[float, float]]:
         raise BadInput(f"height map {path} does not exist")
     try:
         heights, pixel_m = readers[path.suffix.lower()](path)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, tifffile.TiffFileError) as error:
+    except (OSError, KeyError, ValueError, struct.error, zipfile.BadZipFile, tifffile.TiffFileError) as error:
         raise BadInput(f"height map {path} cannot be read: {error}") from error
     if heights.ndim != 2 or min(heights.shape) < 4:
         raise BadInput(f"height map {path} has shape {heights.shape}: expected (H, W) with at least 4 x 4 pixels")

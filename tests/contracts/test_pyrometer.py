@@ -1,0 +1,70 @@
+"""Contract of every pyrometer. A new driver joins by a row in `RIGS`; no claim here may be overridden."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import claims
+import pytest
+
+from acquisition.devices import Limits, Pyrometer
+from acquisition.errors import LimitExceeded
+from hardware_drivers.simulated import SimulatedPyrometer, World
+
+
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """`settle(current_a)` lets the specimen, of emissivity 0.7, come to rest at that laser current."""
+
+    pyrometer: Pyrometer
+    settle: Callable[[float], Awaitable[float]]
+
+
+def simulated(world: World) -> Rig:
+    async def settle(current_a: float) -> float:
+        world.drive_laser(current_a, emitting=True)
+        await world.clock.sleep(120.0)
+        return world.temperature_k
+
+    limits = Limits(0.02, 1.0, "pyrometer.emissivity_limits")
+    return Rig(SimulatedPyrometer("pyrometer", world, limits, Limits(523.0, 1673.0, "pyrometer.range_k")), settle)
+
+
+RIGS: dict[str, Callable[[World], Rig]] = {"simulated": simulated}
+
+
+@pytest.fixture(params=RIGS)
+def rig(request: pytest.FixtureRequest, world: World) -> Rig:
+    return RIGS[request.param](world)
+
+
+async def test_hot_specimen_is_read_as_hot_as_it_is(rig: Rig) -> None:
+    async with rig.pyrometer as pyrometer:
+        truth_k = await rig.settle(1.0)
+        await pyrometer.set_emissivity(0.7)
+        await claims.gives_valid_readings(pyrometer, ("temperature_k", "emissivity"))
+        readings = await pyrometer.read()
+        assert readings["temperature_k"].value == pytest.approx(truth_k, abs=5.0)
+        assert readings["emissivity"].value == pytest.approx(0.7, abs=1e-3)
+
+
+async def test_out_of_range_is_invalid_with_a_reason_and_no_temperature(rig: Rig) -> None:
+    async with rig.pyrometer as pyrometer:
+        reading = (await pyrometer.read())["temperature_k"]
+        assert not reading.valid and "range" in reading.reason
+        assert math.isnan(reading.value)
+
+
+@pytest.mark.parametrize("emissivity", [0.0, 1.2, -0.5, math.nan])
+async def test_impossible_emissivity_is_refused_whole(rig: Rig, emissivity: float) -> None:
+    async with rig.pyrometer as pyrometer:
+        await pyrometer.set_emissivity(0.5)
+        with pytest.raises(LimitExceeded, match="nothing was sent"):
+            await pyrometer.set_emissivity(emissivity)
+        assert (await pyrometer.read())["emissivity"].value == pytest.approx(0.5, abs=1e-3)
+
+
+async def test_reading_outside_the_context_fails(rig: Rig) -> None:
+    await claims.fails_outside_its_context(rig.pyrometer)
