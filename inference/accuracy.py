@@ -1,0 +1,48 @@
+"""How far a height map lies from the truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """`slope_error_deg`: rms angle between the normals of height and truth. `height_error_m`: rms of the difference
+    with its plane removed; `height_error_over_std` relates it to the standard deviation of the levelled truth."""
+
+    slope_error_deg: float
+    height_error_m: float
+    height_error_over_std: float
+
+
+def compare(height_m: Floats, truth_m: Floats, pixel_size_m: float) -> Accuracy:
+    """Both (H, W) in metres on the same pixels; normals by forward differences."""
+    height, truth = np.asarray(height_m, np.float64), np.asarray(truth_m, np.float64)
+    cosine = np.sum(normals(height, pixel_size_m) * normals(truth, pixel_size_m), axis=0)
+    angles_deg = np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
+    error_m = float(np.std(without_plane(height - truth)))
+    relief_m = float(np.std(without_plane(truth)))
+    return Accuracy(
+        float(np.sqrt(np.mean(angles_deg**2))), error_m, error_m / relief_m if relief_m > 0 else float("inf")
+    )
+
+
+def normals(height_m: Floats, pixel_size_m: float) -> NDArray[np.float64]:
+    """(3, H-1, W-1) unit normals of the surface between four pixels."""
+    p = np.diff(height_m, axis=1)[:-1] / pixel_size_m
+    q = np.diff(height_m, axis=0)[:, :-1] / pixel_size_m
+    return np.stack([-p, -q, np.ones_like(p)]) / np.sqrt(1.0 + p**2 + q**2)
+
+
+def without_plane(height_m: Floats) -> NDArray[np.float64]:
+    """(H, W) with its least-squares plane taken off."""
+    rows, columns = height_m.shape
+    y, x = np.mgrid[-1.0 : 1.0 : rows * 1j, -1.0 : 1.0 : columns * 1j]
+    design = np.column_stack([np.ones(height_m.size), x.ravel(), y.ravel()])
+    plane, *_ = np.linalg.lstsq(design, np.ravel(height_m), rcond=None)
+    return np.asarray(height_m - (design @ plane).reshape(height_m.shape), np.float64)

@@ -1,0 +1,60 @@
+"""Ask for a frame, infer, hand the result back. Any number of workers may do so, on any machines."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import zmq
+
+from acquisition.consumer import DataConsumer, Delivery
+from acquisition.endpoints import CurveKeys
+from acquisition.errors import ComponentFailed, EclipsError
+from acquisition.frames import Frame
+from acquisition.instrument import parse_instrument
+from inference.pipeline import Pipeline
+
+log = logging.getLogger(__name__)
+
+LEASE_S = 30.0
+ASK_S = 1.0
+
+
+class Worker:
+    """Works until `stop` is set. A frame that cannot be reconstructed is logged and left; the node hands it out again
+    and in the end gives it up, so one bad frame never ends a worker."""
+
+    def __init__(self, pipeline: Pipeline, address: str, keys: CurveKeys | None, stop: threading.Event) -> None:
+        self._pipeline = pipeline
+        self._stop = stop
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        about = {"name": "worker", "provider": pipeline.provider, "model": pipeline.model}
+        self._consumer = DataConsumer(self._context, address, keys, about)
+        self.done = 0
+
+    def run(self, announce: Callable[[str], None]) -> None:
+        announce(f"inference on {self._pipeline.provider} with model set {self._pipeline.model}")
+        while not self._stop.is_set():
+            delivery = self._consumer.ask("work", timeout_s=ASK_S, lease_s=LEASE_S)
+            if delivery is not None:
+                self._work(delivery)
+        self._consumer.close()
+        self._context.destroy(linger=200)
+
+    def _work(self, delivery: Delivery) -> None:
+        frame = delivery.message
+        assert isinstance(frame, Frame)
+        name = f"frame {frame.header.sequence} of {frame.header.run_id}"
+        try:
+            instrument = parse_instrument(dict(delivery.run.instrument), f"run {delivery.run.run_id}")
+            result = self._pipeline.reconstruct(frame, instrument)
+            reason = self._consumer.hand_back(result)
+        except ComponentFailed as error:
+            log.warning("%s: %s", name, error)
+        except EclipsError as error:
+            log.error("%s could not be reconstructed: %s", name, error)
+        else:
+            self.done += 1
+            if reason:
+                log.info("the height of %s was not needed: %s", name, reason)
