@@ -65,8 +65,10 @@ class AcquisitionNode:
         self._sequence = itertools.count()
         self._recorders: dict[str, Recorder] = {}
         self._awaiting_heights: dict[str, Recorder] = {}
+        self._hurried = False
         self.state = StateKeeper(lab.devices, clock, self._take_sample)
         self.guard = Guard(lab, self.state, settings.interlocks, clock, self.tell)
+        self._commands = Commands(self)
         self.machine = RunMachine(settings.runs_folder, clock, self)
 
     async def __aenter__(self) -> AcquisitionNode:
@@ -74,7 +76,7 @@ class AcquisitionNode:
         self._authenticator = authenticate_clients(self._context, self.settings.keys) if self.settings.keys else None
         keys, endpoints = self.settings.keys, self.settings.endpoints
         self.stream = StreamServer(self._context, endpoints, self._take_result, self.settings.ring_bytes, keys)
-        self._control = ControlServer(self._context, endpoints.control, Commands(self).carry_out, self._loop, keys)
+        self._control = ControlServer(self._context, endpoints.control, self.carry_out, self._loop, keys)
         await self.state.start()
         self._tasks = [asyncio.create_task(self.guard.watch()), asyncio.create_task(self._beat())]
         return self
@@ -95,6 +97,10 @@ class AcquisitionNode:
             self._authenticator.stop()
         self._context.destroy(linger=500)
 
+    async def carry_out(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """One command; see `acquisition.commands`."""
+        return await self._commands.carry_out(name, arguments)
+
     @property
     def replaying(self) -> ReplaySource | None:
         """The recording that is being replayed at present."""
@@ -103,10 +109,14 @@ class AcquisitionNode:
             return None
         return progress.plan.source if isinstance(progress.plan.source, ReplaySource) else None
 
+    def hurry(self) -> None:
+        """End without waiting for heights: whoever could make them has gone."""
+        self._hurried = True
+
     async def heights_made(self) -> None:
         """Until every ended run has its heights, or no worker has been seen for `NO_WORKER_PATIENCE_S`."""
         alone_s = 0.0
-        while self._awaiting_heights and alone_s < NO_WORKER_PATIENCE_S:
+        while self._awaiting_heights and alone_s < NO_WORKER_PATIENCE_S and not self._hurried:
             await asyncio.sleep(0.1)
             alone_s = 0.0 if self.stream.workers() else alone_s + 0.1
 
@@ -235,7 +245,7 @@ class AcquisitionNode:
         try:
             write(message)
         except RecordingFailed as error:
-            asyncio.ensure_future(self.machine.fail(str(error)))
+            self._failing = asyncio.ensure_future(self.machine.fail(str(error)))
 
     async def _beat(self) -> None:
         while True:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from time import gmtime, strftime
 from typing import Any, Protocol
 
 import xxhash
@@ -17,10 +15,11 @@ import xxhash
 from acquisition.clock import Clock, Instant
 from acquisition.devices import ScanRequest
 from acquisition.errors import EclipsError, RequestRefused
-from acquisition.frames import Exposure, Frame, FrameHeader, JoinedValue, Optics, RunFinished, RunStarted, checksum
+from acquisition.frames import Exposure, Frame, JoinedValue, RunFinished, RunStarted
 from acquisition.instrument import Instrument
 from acquisition.recording import Recorder
 from acquisition.recording.writer import check_disk_space
+from acquisition.stamping import stamp, start_run
 
 log = logging.getLogger(__name__)
 
@@ -181,25 +180,12 @@ class RunMachine:
 
     async def _arm(self, plan: RunPlan) -> Progress:
         instrument = await plan.source.configure(plan.scan)
-        start = self._clock.now()
-        shape = (len(instrument.detector.segments), plan.scan.height_px, plan.scan.width_px)
-        run = RunStarted(
-            run_id=run_id(start, plan.name),
-            source=plan.source_name,
-            sequence=0,
-            monotonic_ns=start.monotonic_ns,
-            utc_ns=start.utc_ns,
-            shape=shape,
-            dtype="uint16",
-            optics=optics_of(instrument),
-            instrument=instrument.model_dump(mode="json"),
-            expected_frames=plan.frames,
-            notes=plan.notes,
-        )
+        size_px = (plan.scan.height_px, plan.scan.width_px)
+        run = start_run(self._clock.now(), plan.name, plan.source_name, instrument, size_px, plan.frames, plan.notes)
         recorder = None
         if plan.record:
             self._runs_folder.mkdir(parents=True, exist_ok=True)
-            check_disk_space(self._runs_folder, shape, plan.frames)
+            check_disk_space(self._runs_folder, run.shape, plan.frames)
             recorder = Recorder(
                 self._runs_folder / run.run_id,
                 run,
@@ -255,7 +241,8 @@ class RunMachine:
             stopped.cancel()
 
     async def _take(self, progress: Progress, exposure: Exposure, digest: xxhash.xxh3_64) -> None:
-        frame = Frame(self._stamp(progress, exposure), exposure.images)
+        state = self._ports.join_state(exposure.start, exposure.end)
+        frame = stamp(progress.run, progress.frames, exposure, state)
         if progress.recorder is not None:
             truth_m = exposure.truth_m if progress.plan.keep_truth else None
             await asyncio.to_thread(progress.recorder.write_frame, frame, truth_m)
@@ -266,33 +253,6 @@ class RunMachine:
         beam = progress.instrument.beam
         electrons_per_pixel = beam.current_a * frame.header.optics.dwell_time_s / 1.602176634e-19
         progress.dose_electrons_per_m2 += electrons_per_pixel / frame.header.optics.pixel_size_m**2
-
-    def _stamp(self, progress: Progress, exposure: Exposure) -> FrameHeader:
-        images = exposure.images
-        if exposure.recorded is not None:
-            return replace(
-                exposure.recorded,
-                run_id=progress.run.run_id,
-                source=progress.run.source,
-                sequence=progress.frames,
-                flags=exposure.recorded.flags | {"replayed"},
-            )
-        return FrameHeader(
-            run_id=progress.run.run_id,
-            source=progress.run.source,
-            sequence=progress.frames,
-            monotonic_ns=exposure.end.monotonic_ns,
-            utc_ns=exposure.end.utc_ns,
-            exposure_start_ns=exposure.start.monotonic_ns,
-            exposure_end_ns=exposure.end.monotonic_ns,
-            hardware_time_ns=exposure.hardware_time_ns,
-            shape=(images.shape[0], images.shape[1], images.shape[2]),
-            dtype=str(images.dtype),
-            xxh3=checksum(images),
-            optics=exposure.optics,
-            state=self._ports.join_state(exposure.start, exposure.end),
-            flags=exposure.flags,
-        )
 
     async def _finish(self, progress: Progress, reason: str, digest: str) -> None:
         end = self._clock.now()
@@ -310,23 +270,3 @@ class RunMachine:
         if progress.recorder is not None:
             await asyncio.to_thread(progress.recorder.finish_frames, finished)
         self._ports.publish_finish(finished)
-
-
-def optics_of(instrument: Instrument) -> Optics:
-    """The numbers of an instrument that ride with every frame."""
-    return Optics(
-        pixel_size_m=instrument.scan.pixel_size_m,
-        working_distance_m=instrument.detector.working_distance_m,
-        landing_energy_ev=instrument.beam.energy_ev,
-        dwell_time_s=instrument.beam.dwell_time_s,
-        scan_rotation_deg=instrument.scan.scan_rotation_deg,
-        calibration_hash=instrument.calibration_hash,
-    )
-
-
-def run_id(start: Instant, name: str) -> str:
-    """A run's name and folder: UTC time to the millisecond, then a plain form of `name`."""
-    seconds, rest_ns = divmod(start.utc_ns, 1_000_000_000)
-
-    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "run"
-    return f"{strftime('%Y-%m-%dT%H-%M-%S', gmtime(seconds))}-{rest_ns // 1_000_000:03d}_{plain}"

@@ -132,7 +132,7 @@ def _modulation_response(instrument: Instrument, flat_counts: NDArray[np.float64
     azimuths = _azimuths_rad(instrument)
     modulations = np.array([segment.modulation for segment in instrument.detector.segments], float)
     columns = [modulations * np.cos(azimuths), -modulations * np.sin(azimuths), np.ones(len(azimuths))]
-    return flat_counts[:, np.newaxis] * np.column_stack(columns)
+    return np.asarray(flat_counts[:, np.newaxis] * np.column_stack(columns), np.float64)
 
 
 def _azimuths_rad(instrument: Instrument) -> NDArray[np.float64]:

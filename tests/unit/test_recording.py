@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+
 from acquisition.clock import SystemClock
 from acquisition.errors import BadInput, RecordingFailed, RequestRefused
 from acquisition.frames import Frame, FrameHeader, Optics, Result, ResultHeader, RunFinished, RunStarted, checksum

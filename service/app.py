@@ -1,0 +1,125 @@
+"""The web application: page, REST and WebSockets over one acquisition node."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import zmq
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from fastapi.staticfiles import StaticFiles
+
+from acquisition.errors import BadInput, ComponentFailed, EclipsError, LimitExceeded, RequestRefused
+from service.auth import COOKIE, KeyCheck
+from service.hub import Hub
+from service.routes import devices, live, run, runs, status
+from service.run_control import RunControl
+from service.settings import Settings
+
+PAGE = Path(__file__).parent / "page"
+PLOTLY = Path(str(files("plotly"))) / "package_data" / "plotly.min.js"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the routes work with."""
+
+    settings: Settings
+    hub: Hub
+    control: RunControl
+
+
+def create_app(settings: Settings, key: str) -> FastAPI:
+    """The application for one node; `key` opens everything."""
+    check = KeyCheck(key)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        endpoints, keys = settings.stream.endpoints, settings.stream.keys
+        hub = Hub(context, endpoints, keys)
+        control = RunControl(context, endpoints.control, keys)
+        app.state.services = Services(settings, hub, control)
+        await hub.start()
+        yield
+        await hub.stop()
+        control.close()
+        context.destroy(linger=200)
+
+    app = FastAPI(title="eclips-live", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    for routes in (status, run, runs, devices, live):
+        app.include_router(routes.router, prefix="/api/v1", dependencies=[Depends(check)])
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    _add_front_door(app, check)
+    _add_problems(app)
+    return app
+
+
+def _add_front_door(app: FastAPI, check: KeyCheck) -> None:
+    @app.get("/", include_in_schema=False)
+    def page(request: Request, key: str | None = None) -> Response:
+        """The page; a key in the link is put into a cookie and taken out of the address bar."""
+        if check.matches(key):
+            response: Response = RedirectResponse("/", status_code=303)
+            response.set_cookie(COOKIE, key or "", httponly=True, samesite="strict")
+            return response
+        if not check.matches(request.cookies.get(COOKIE)):
+            raise HTTPException(401, "open the link with the key that `eclips` printed in its terminal")
+        return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+
+    @app.get("/assets/plotly.min.js", include_in_schema=False)
+    def plotly() -> Response:
+        return FileResponse(PLOTLY, media_type="text/javascript", headers={"Cache-Control": "max-age=86400"})
+
+    @app.get("/api/v1/health", tags=["status"])
+    def health() -> dict[str, str]:
+        """The service itself is alive; needs no key."""
+        return {"status": "ok"}
+
+
+def _add_problems(app: FastAPI) -> None:
+    """Every error as problem+json (RFC 9457) with value, limit and what is permitted instead."""
+
+    @app.exception_handler(EclipsError)
+    async def eclips_error(_: Request, error: EclipsError) -> Response:
+        status_code, title = _kind_of(error)
+        extra: dict[str, Any] = {}
+        if isinstance(error, LimitExceeded):
+            extra = {"value": error.value, "limit": error.limit, "setting": error.setting}
+        elif isinstance(error, RequestRefused):
+            extra = {"permitted": list(error.permitted)}
+        return _problem(status_code, title, str(error), **extra)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_: Request, error: HTTPException) -> Response:
+        return _problem(error.status_code, "refused", str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        problems = "; ".join(f"{'.'.join(map(str, p['loc'][1:]))}: {p['msg']}" for p in error.errors())
+        return _problem(422, "invalid request", problems)
+
+
+def _kind_of(error: EclipsError) -> tuple[int, str]:
+    match error:
+        case LimitExceeded():
+            return 422, "limit exceeded"
+        case BadInput():
+            return 422, "invalid request"
+        case RequestRefused():
+            return 409, "refused in this state"
+        case ComponentFailed():
+            return 503, "a component does not answer"
+        case _:
+            return 500, "failed"
+
+
+def _problem(status_code: int, title: str, detail: str, **extra: Any) -> Response:
+    body = {"type": "about:blank", "title": title, "status": status_code, "detail": detail, **extra}
+    return JSONResponse(body, status_code, media_type="application/problem+json")

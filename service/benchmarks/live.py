@@ -1,0 +1,92 @@
+"""The whole chain as users run it: real programs, a recorded run replayed as fast as it goes, heights recorded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from acquisition.clock import SystemClock
+from acquisition.errors import ComponentFailed
+from acquisition.frames import Frame, FrameHeader, checksum
+from acquisition.instrument import four_quadrant
+from acquisition.stamping import optics_of
+from inference.forward_model import render
+from inference.pipeline import Pipeline
+from service.settings import RUNS_VARIABLE
+
+PORTS = {"data_port": 5691, "state_port": 5692, "control_port": 5693}
+SERVE_PORT = 8091
+FRAMES = {512: (24, 48), 1024: (10, 24)}
+
+
+def measure(quick: bool) -> Mapping[str, tuple[float, str]]:
+    """Rows of [live]. Frames a second count from the first to the last recorded height of a replay at full speed."""
+    rows: dict[str, tuple[float, str]] = {}
+    with tempfile.TemporaryDirectory(prefix="eclips-bench-") as folder:
+        for size, counts in FRAMES.items():
+            frames = counts[0] if quick else counts[1]
+            fps, start_s = _replay(Path(folder), size, frames)
+            conditions = (
+                f"{frames} frames of 4 x {size} x {size}, {os.cpu_count()} cores, replay at full speed, recorded"
+            )
+            rows[f"fps_{size}"] = (fps, conditions)
+            if size == 512:
+                rows["start_to_first_height_s"] = (start_s, f"eclips replay, {size} x {size}, process start included")
+            if size == 1024 and not quick:
+                bare = _bare_fps(size)
+                rows["service_overhead_pct"] = (
+                    100.0 * (1.0 - fps / bare),
+                    f"against {bare:.2f} frames/s of the graphs alone in one process, {size} x {size}",
+                )
+    return rows
+
+
+def _replay(folder: Path, size: int, frames: int) -> tuple[float, float]:
+    """Frames a second to recorded height, and seconds from the command to the first height."""
+    config, runs, source = folder / "bench.toml", folder / f"runs-{size}", folder / f"source-{size}"
+    ports = "\n".join(f"{name} = {port}" for name, port in PORTS.items())
+    config.write_text(f"[stream]\n{ports}\n[serve]\nport = {SERVE_PORT}\n", encoding="utf-8")
+    environment = {**os.environ, RUNS_VARIABLE: str(runs)}
+    eclips = [sys.executable, "-m", "service.cli"]
+    make = [*eclips, "simulate", "--frames", str(frames), "--size", str(size), "--out", str(source)]
+    _run(make, environment)
+    began_ns = time.time_ns()
+    _run([*eclips, "replay", str(source), "--speed", "max", "--record", "--config", str(config)], environment)
+    from acquisition.recording import RecordedRun
+
+    recorded = RecordedRun(next(runs.iterdir()))
+    times_ns = sorted(height.header.utc_ns for height in recorded.heights.values())
+    if len(times_ns) != frames:
+        raise ComponentFailed(f"{len(times_ns)} of {frames} heights were recorded")
+    return (frames - 1) / ((times_ns[-1] - times_ns[0]) / 1e9), (times_ns[0] - began_ns) / 1e9
+
+
+def _bare_fps(size: int) -> float:
+    """The same work without stream, recording and service."""
+    instrument, pipeline = four_quadrant(), Pipeline()
+    images = render(np.zeros((size, size)), instrument, np.random.default_rng(0))
+    at = SystemClock().now().monotonic_ns
+    header = FrameHeader(
+        "bare", "bench", 0, at, at, at, at, None, images.shape, "uint16", checksum(images), optics_of(instrument)
+    )
+    frame = Frame(header, images)
+    pipeline.reconstruct(frame, instrument)
+    began = time.perf_counter()
+    for _ in range(8):
+        pipeline.reconstruct(frame, instrument)
+    return 8 / (time.perf_counter() - began)
+
+
+def _run(command: list[str], environment: Mapping[str, str]) -> None:
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+    )
+    if done.returncode:
+        raise ComponentFailed(f"{' '.join(command[2:])} ended with {done.returncode}: {done.stderr.strip()[-400:]}")

@@ -1,0 +1,1 @@
+"""The commands of `eclips`, one file per kind of work."""

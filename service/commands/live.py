@@ -1,0 +1,208 @@
+"""Live work: `up` for one machine; `acquire`, `infer` and `serve` for several; `replay` for a recording."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+
+from acquisition.errors import EclipsError
+from acquisition.node import AcquisitionNode
+from service import wiring
+from service.auth import new_key
+from service.commands.shared import Config, Supervised, say
+from service.process_end import call_at_end, first_line_of_pipe
+from service.settings import Settings, load_settings
+from service.supervisor import Part, Supervisor
+
+Scene = Annotated[str | None, typer.Option("--scene", help="Scene of the simulated microscope, or a height map file.")]
+Frames = Annotated[int | None, typer.Option("--frames", min=1, help="End after so many frames.")]
+Size = Annotated[int | None, typer.Option("--size", min=16, max=8192, help="Frame width and height in pixels.")]
+STATUS_LINE_INTERVAL_S = 1.0
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (up, acquire, infer, serve, replay):
+        app.command()(command)
+
+
+def up(config: Config = None, scene: Scene = None, frames: Frames = None, size: Size = None) -> None:
+    """Acquire, infer and serve on this machine, supervised; acquiring and recording start at once.
+
+    Example: eclips up --scene cu2o-spiral --frames 8
+    """
+    settings = _settings(config, scene, size)
+    wiring.check(settings)
+    options = _options(config, scene=scene, size=size)
+    _supervise(settings, ["acquire", *options, *_option("frames", frames)], options)
+
+
+def replay(
+    run: Annotated[Path, typer.Argument(help="Folder of a recorded run.", exists=True, file_okay=False)],
+    config: Config = None,
+    speed: Annotated[str, typer.Option(help="1, 4, ... times the recorded pace, max, or step.")] = "1",
+    loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
+    first: Annotated[int, typer.Option("--from", min=0, help="First frame to play.")] = 0,
+    last: Annotated[int | None, typer.Option("--to", min=0, help="Last frame to play.")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Record the replay, with its heights, as a new run.")
+    ] = False,
+) -> None:
+    """Play a recording through the live stream, page included; ends with the recording.
+
+    Example: eclips replay ~/eclips-runs/2026-11-21T10-22-05-000_run --speed 4
+    """
+    settings = _settings(config)
+    options = _options(config)
+    arguments = [
+        "acquire",
+        *options,
+        "--replay",
+        str(run.resolve()),
+        "--replay-speed",
+        speed,
+        "--replay-from",
+        str(first),
+    ]
+    arguments += _option("replay-to", last)
+    arguments += ["--replay-loop"] if loop else []
+    arguments += ["--replay-record"] if record else []
+    _supervise(settings, arguments, options)
+
+
+def acquire(
+    config: Config = None,
+    scene: Scene = None,
+    frames: Frames = None,
+    size: Size = None,
+    idle: Annotated[bool, typer.Option("--idle", help="Wait for a command instead of starting a run.")] = False,
+    replay: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    replay_speed: Annotated[str, typer.Option(hidden=True)] = "1",
+    replay_from: Annotated[int, typer.Option(hidden=True)] = 0,
+    replay_to: Annotated[int | None, typer.Option(hidden=True)] = None,
+    replay_loop: Annotated[bool, typer.Option("--replay-loop", hidden=True)] = False,
+    replay_record: Annotated[bool, typer.Option("--replay-record", hidden=True)] = False,
+    supervised: Supervised = False,
+) -> None:
+    """The part beside the instruments: devices, run, recording, interlocks, stream.
+
+    Example: eclips acquire --config lab.toml --idle
+    """
+    first_line_of_pipe(supervised=supervised)
+    settings = _settings(config, scene, size)
+    first: tuple[str, dict[str, Any]] | None = ("start", {"frames": frames, "name": settings.microscope.scene})
+    if replay is not None:
+        arguments = {"run": str(replay), "speed": replay_speed, "loop": replay_loop, "record": replay_record}
+        first = ("replay", arguments | {"first": replay_from, "last": replay_to})
+    if idle:
+        first = None
+    ends_by_itself = frames is not None or (replay is not None and not replay_loop)
+    asyncio.run(_acquire(settings, first, ends_by_itself=ends_by_itself, supervised=supervised))
+
+
+def infer(config: Config = None, scene: Scene = None, size: Size = None, supervised: Supervised = False) -> None:
+    """The part beside the GPU: asks the node for frames, hands heights back.
+
+    Example: eclips infer --config lab.toml
+    """
+    first_line_of_pipe(supervised=supervised)
+    settings = _settings(config, scene, size)
+    stop = threading.Event()
+    call_at_end(stop.set, lambda: None, supervised=supervised)
+    wiring.worker(settings, stop).run(say)
+
+
+def serve(config: Config = None, scene: Scene = None, size: Size = None, supervised: Supervised = False) -> None:
+    """The part beside the people: page, REST and WebSockets.
+
+    Example: eclips serve --config lab.toml
+    """
+    key = first_line_of_pipe(supervised=supervised) or new_key()
+    settings = _settings(config, scene, size)
+    server = uvicorn.Server(wiring.server_config(settings, key))
+    call_at_end(lambda: setattr(server, "should_exit", True), lambda: None, supervised=supervised)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    say(f"open http://{settings.serve.host}:{settings.serve.port}/?key={key}")
+    asyncio.run(server.serve())
+
+
+def _supervise(settings: Settings, acquire_arguments: list[str], options: list[str]) -> None:
+    key = new_key()
+    parts = [
+        Part("acquire", acquire_arguments),
+        Part("infer", ["infer", *options]),
+        Part("serve", ["serve", *options], first_line=key),
+    ]
+
+    def before_restart(name: str) -> None:
+        if name == "acquire":
+            for complaint in asyncio.run(wiring.make_lab_safe(settings)):
+                say(f"NOT SAFE: {complaint}")
+
+    supervisor = Supervisor(parts, say, before_restart)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: supervisor.interrupt())
+    raise typer.Exit(supervisor.run())
+
+
+async def _acquire(
+    settings: Settings, first: tuple[str, dict[str, Any]] | None, *, ends_by_itself: bool, supervised: bool
+) -> None:
+    loop, end = asyncio.get_running_loop(), asyncio.Event()
+    node = wiring.acquisition_node(settings, say)
+
+    def end_soon() -> None:
+        loop.call_soon_threadsafe(end.set)
+
+    call_at_end(end_soon, node.hurry, supervised=supervised)
+    async with node:
+        lines = asyncio.create_task(_status_lines(node))
+        if first is not None:
+            await node.carry_out(*first)
+        if ends_by_itself:
+            over = asyncio.create_task(_run_over(node))
+            await asyncio.wait([over, asyncio.create_task(end.wait())], return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await end.wait()
+        lines.cancel()
+    if node.machine.fault:
+        raise EclipsError(node.machine.fault)
+
+
+async def _run_over(node: AcquisitionNode) -> None:
+    await node.machine.wait()
+    await node.heights_made()
+
+
+async def _status_lines(node: AcquisitionNode) -> None:
+    """One line a second for whoever looks at the terminal."""
+    before = 0
+    while True:
+        await asyncio.sleep(STATUS_LINE_INTERVAL_S)
+        progress = node.machine.progress
+        frames = progress.frames if progress else 0
+        recorder = progress.recorder if progress else None
+        heights = f", {recorder.manifest.heights} heights" if recorder else ""
+        alarms = len(node.guard.alarms.tree())
+        say(f"{node.machine.state}: {frames} frames ({max(0, frames - before)}/s){heights}, {alarms} alarms")
+        before = frames
+
+
+def _settings(config: Path | None, scene: str | None = None, size: int | None = None) -> Settings:
+    return load_settings(config, {"microscope": {"scene": scene}, "scan": {"width_px": size, "height_px": size}})
+
+
+def _options(config: Path | None, **others: object) -> list[str]:
+    options = _option("config", config)
+    for name, value in others.items():
+        options += _option(name, value)
+    return options
+
+
+def _option(name: str, value: object | None) -> list[str]:
+    return [] if value is None else [f"--{name}", str(value)]

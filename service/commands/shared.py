@@ -1,0 +1,40 @@
+"""What commands share: options, one-line output, progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Config = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML).", exists=True, dir_okay=False)]
+Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a recorded run.", exists=True, file_okay=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs.")]
+
+errors = Console(stderr=True)
+
+
+def say(line: str) -> None:
+    """One line to people or to a supervisor, at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def say_json(tree: Any) -> None:
+    say(json.dumps(tree, indent=2))
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr; call what is yielded with (done, total)."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,136 @@
+"""Everything else: model sets, their rebuilding, keys, benchmarks, what this machine can do."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import zmq
+import zmq.auth
+
+from acquisition.errors import BadInput
+from inference.pipeline import Pipeline
+from inference.registry import MODELS, list_model_sets
+from service.benchmarks import run_benchmark
+from service.commands.shared import AsJson, Config, say, say_json
+from service.settings import load_settings
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (models, train, bench, doctor, keys):
+        app.command()(command)
+
+
+def models(as_json: AsJson = False) -> None:
+    """The model sets that are installed, with what their cards say.
+
+    Example: eclips models
+    """
+    cards = list_model_sets()
+    if as_json:
+        say_json([card.tree() for card in cards])
+        return
+    for card in cards:
+        say(f"{card.name}: {card.description}")
+        say(f"  rebuilt by `{card.command}`; sha256 {', '.join(f'{s} {h[:12]}' for s, h in card.sha256.items())}")
+
+
+def train(
+    net: Annotated[str, typer.Argument(help="What to build: classical.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the model sets.")] = MODELS,
+) -> None:
+    """Build a model set; needs the extra `train`.
+
+    Example: eclips train classical
+    """
+    if net != "classical":
+        raise BadInput(f"{net!r} cannot be trained; known: classical")
+    try:
+        from inference.training.classical import export_classical
+    except ModuleNotFoundError as error:
+        raise BadInput(f"{error.name} is not installed: install eclips-live with the extra `train`") from error
+    for path in export_classical(out / net):
+        say(f"wrote {path}")
+
+
+def bench(
+    what: Annotated[str, typer.Argument(help="live.")] = "live",
+    quick: Annotated[bool, typer.Option("--quick", help="End within 40 s.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")] = None,
+) -> None:
+    """Measure this machine against the fixed list of rows.
+
+    Example: eclips bench live --quick
+    """
+    run_benchmark(what, quick, json_file)
+
+
+def doctor(config: Config = None, as_json: AsJson = False) -> None:
+    """What this machine can do: processors, providers really in use, ports, disk, serial ports.
+
+    Example: eclips doctor
+    """
+    settings = load_settings(config)
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "inference provider": Pipeline(settings.inference.model, settings.inference.provider).provider,
+        "runs folder": str(settings.runs_folder),
+        "free disk in GB": round(_free_bytes(settings.runs_folder) / 1e9, 1),
+        "zmq": zmq.zmq_version(),
+        "CURVE": zmq.has("curve"),
+        "serial ports": _serial_ports(),
+    }
+    stream = settings.stream
+    ports = {"data": stream.data_port, "state": stream.state_port, "control": stream.control_port}
+    for name, port in {**ports, "page": settings.serve.port}.items():
+        found[f"port {port} ({name})"] = "free" if _is_free(port) else "in use"
+    if as_json:
+        say_json(found)
+        return
+    for name, value in found.items():
+        say(f"{name:24s} {value if value != [] else 'none'}")
+
+
+def keys(
+    folder: Annotated[Path, typer.Argument(help="Where to put the keys.")],
+    clients: Annotated[list[str] | None, typer.Option("--client", help="Name of a client; may be repeated.")] = None,
+) -> None:
+    """Make CURVE keys for a node and its clients, so that they can be on different machines.
+
+    Example: eclips keys ~/eclips-keys --client gpu-box --client office
+    """
+    folder = folder.expanduser()
+    allowed = folder / "allowed-clients"
+    if folder.exists() and any(folder.iterdir()):
+        raise BadInput(f"{folder} is not empty: keys are never overwritten, choose another folder")
+    allowed.mkdir(parents=True, exist_ok=True)
+    zmq.auth.create_certificates(folder, "node")
+    for name in clients or ["client"]:
+        public, _ = zmq.auth.create_certificates(folder, name)
+        shutil.copy(public, allowed)
+    for secret in folder.glob("*.key_secret"):
+        secret.chmod(0o600)
+    say(f'on the node:    own_key = "{folder}/node.key_secret"    peer_keys = "{allowed}"')
+    say(f'on a client:    own_key = ".../NAME.key_secret"    peer_keys = ".../node.key" (copy both from {folder})')
+
+
+def _free_bytes(folder: Path) -> int:
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def _serial_ports() -> list[str]:
+    from serial.tools import list_ports
+
+    return [port.device for port in list_ports.comports()]

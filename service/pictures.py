@@ -1,0 +1,75 @@
+"""Arrays as people and programs want them: PNG to look at, TIFF with its pixel size, NPY as it is."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import cmap
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from acquisition.errors import BadInput
+
+COLORMAPS = ("gray", "viridis", "inferno", "cividis", "batlow")
+
+
+def colormap(name: str) -> NDArray[np.uint8]:
+    """(256, 3) RGB. Raises `BadInput` for an unknown name."""
+    if name not in COLORMAPS:
+        raise BadInput(f"colour map {name!r} is unknown; known: {', '.join(COLORMAPS)}")
+    table = cmap.Colormap(name)(np.linspace(0.0, 1.0, 256))
+    return np.asarray(np.round(np.asarray(table)[:, :3] * 255), np.uint8)
+
+
+def png(image: NDArray[Any], colours: str = "viridis") -> bytes:
+    """An image (H, W), stretched between its 0.5 and 99.5 percentiles. NaN is drawn as the lowest value."""
+    values = np.nan_to_num(np.asarray(image, np.float32), nan=float(np.nanmin(image)))
+    low, high = np.percentile(values, [0.5, 99.5])
+    scaled = np.clip((values - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1)
+    stream = io.BytesIO()
+    Image.fromarray(colormap(colours)[(scaled * 255).astype(np.uint8)]).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def side_by_side(images: NDArray[Any]) -> NDArray[Any]:
+    """(S, H, W) segments as one picture, two rows where there are four."""
+    if len(images) == 4:
+        return np.vstack([np.hstack(list(images[:2])), np.hstack(list(images[2:]))])
+    return np.hstack(list(images))
+
+
+def tiff(images: NDArray[Any], pixel_size_m: float) -> bytes:
+    """One page per image, with the pixel size in the resolution tags."""
+    stream = io.BytesIO()
+    pixels_per_cm = 0.01 / pixel_size_m
+    tifffile.imwrite(
+        stream,
+        images,
+        photometric="minisblack",
+        resolution=(pixels_per_cm, pixels_per_cm),
+        resolutionunit="CENTIMETER",
+        metadata=None,
+    )
+    return stream.getvalue()
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def shrink(images: NDArray[Any], max_px: int) -> NDArray[Any]:
+    """(..., H, W) reduced by an integer factor, by area averaging, until neither side is above `max_px`."""
+    height, width = images.shape[-2:]
+    factor = max(1, -(-max(height, width) // max_px))
+    if factor == 1:
+        return images
+    rows, columns = height // factor, width // factor
+    cut = images[..., : rows * factor, : columns * factor]
+    blocks = cut.reshape(*images.shape[:-2], rows, factor, columns, factor)
+    shrunk: NDArray[Any] = blocks.mean(axis=(-3, -1), dtype=np.float32).astype(images.dtype)
+    return shrunk

@@ -1,0 +1,53 @@
+"""Reading and driving single devices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from acquisition.errors import RequestRefused
+from service.routes.shared import Wired
+
+router = APIRouter(prefix="/devices", tags=["devices"])
+
+
+@router.get("")
+def devices(wired: Wired) -> Any:
+    """Every device with kind, readings and limits."""
+    return wired.hub.status.get("devices", {})
+
+
+@router.get("/{name}")
+def device(wired: Wired, name: str) -> Any:
+    known = wired.hub.status.get("devices", {})
+    if name not in known:
+        raise RequestRefused(f"there is no device {name!r}", permitted=tuple(known))
+    return known[name]
+
+
+@router.post("/{name}/setpoints")
+async def set_points(wired: Wired, name: str, values: dict[str, float]) -> dict[str, Any]:
+    """Set one device, e.g. `{"current_a": 1.1}`. Beyond a limit: 422 with value and limit, and nothing is sent."""
+    reached = await wired.control.ask("set", {"device": name, "values": values})
+    return {"reached": reached}
+
+
+@router.post("/{name}:arm")
+async def arm(wired: Wired, name: str) -> dict[str, Any]:
+    """Allow the laser to emit. 409 with every condition of the permit that does not hold."""
+    await wired.control.ask("arm", {"device": name})
+    return {}
+
+
+@router.post("/{name}:off")
+async def off(wired: Wired, name: str) -> dict[str, Any]:
+    """Always permitted."""
+    await wired.control.ask("off", {"device": name})
+    return {}
+
+
+@router.post("/{name}:stop")
+async def stop(wired: Wired, name: str) -> dict[str, Any]:
+    await wired.control.ask("stop_device", {"device": name})
+    return {}

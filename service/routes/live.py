@@ -1,0 +1,104 @@
+"""The two WebSockets of the page: status as it changes, pictures as fast as they are asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.live_message import live_message
+from service.routes.shared import Wired
+
+router = APIRouter()
+
+STATUS_INTERVAL_S = 0.25
+WAIT_S = 1.0
+
+
+class Wish(BaseModel):
+    """One credit: what the page shows and how large."""
+
+    model_config = ConfigDict(extra="forbid")
+    layers: list[str] = Field(default_factory=lambda: ["segments", "height"], max_length=8)
+    max_px: Annotated[int, Field(ge=16, le=4096)] = 512
+
+
+@router.websocket("/status")
+async def status_socket(socket: WebSocket, wired: Wired) -> None:
+    """The status four times a second and every event as it happens."""
+    await socket.accept()
+    await _race(_push_status(socket, wired), _until_closed(socket))
+
+
+@router.websocket("/live")
+async def live_socket(socket: WebSocket, wired: Wired) -> None:
+    """One binary message per request, as soon as something newer than the last one is there."""
+    await socket.accept()
+    wishes: asyncio.Queue[Wish] = asyncio.Queue(maxsize=1)
+    await _race(_push_pictures(socket, wired, wishes), _take_wishes(socket, wishes))
+
+
+async def _push_status(socket: WebSocket, wired: Wired) -> None:
+    seen_events = wired.hub.event_count
+    while True:
+        fresh = wired.hub.event_count - seen_events
+        for event in list(wired.hub.events)[-fresh:] if fresh else []:
+            tree = {"utc_ns": event.utc_ns, "name": event.name, "severity": event.severity, "text": event.text}
+            await socket.send_text(json.dumps({"kind": "event", **tree}))
+        seen_events += fresh
+        if wired.hub.connected:
+            await socket.send_text(json.dumps({"kind": "status", **wired.hub.status, **_models(wired)}))
+        await asyncio.sleep(STATUS_INTERVAL_S)
+
+
+def _models(wired: Wired) -> dict[str, Any]:
+    workers = wired.hub.status.get("workers", [])
+    return {"models": {"active": workers[0].get("model") if workers else None}}
+
+
+async def _push_pictures(socket: WebSocket, wired: Wired, wishes: asyncio.Queue[Wish]) -> None:
+    hub, sent = wired.hub, (-1, -1)
+
+    def is_new() -> bool:
+        return hub.frame is not None and (hub.frame_count, hub.result_count) != sent
+
+    while True:
+        wish = await wishes.get()
+        while not await hub.wait(is_new, WAIT_S):
+            continue
+        sent = (hub.frame_count, hub.result_count)
+        assert hub.frame is not None
+        message = await asyncio.to_thread(live_message, hub.frame, hub.result, wish.layers, wish.max_px)
+        await socket.send_bytes(message)
+
+
+async def _take_wishes(socket: WebSocket, wishes: asyncio.Queue[Wish]) -> None:
+    while True:
+        text = await socket.receive_text()
+        try:
+            await wishes.put(Wish.model_validate_json(text))
+        except ValidationError as error:
+            await socket.close(1007, str(error.errors()[0]["msg"])[:100])
+            return
+
+
+async def _until_closed(socket: WebSocket) -> None:
+    while True:
+        await socket.receive_text()
+
+
+async def _race(*sides: Coroutine[Any, Any, None]) -> None:
+    """End both sides when either ends: a sender that waits would never notice that the browser has gone."""
+    tasks = [asyncio.ensure_future(side) for side in sides]
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    results = await asyncio.gather(*done, *pending, return_exceptions=True)
+    for result in results:
+        gone = isinstance(result, WebSocketDisconnect | asyncio.CancelledError | RuntimeError)
+        if isinstance(result, BaseException) and not gone:
+            raise result

@@ -1,0 +1,66 @@
+"""Driving the run and the replay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from acquisition.commands import Seek, StartReplay, StartRun
+from acquisition.errors import BadInput
+from service.routes.shared import Wired
+
+router = APIRouter(tags=["run"])
+
+
+@router.post("/run", status_code=201)
+async def start(wired: Wired, wanted: StartRun) -> Any:
+    """Arm and start acquiring. 409 with what is permitted when a run is under way."""
+    return await wired.control.ask("start", wanted.model_dump())
+
+
+@router.post("/run:stop")
+async def stop(wired: Wired) -> dict[str, Any]:
+    """End in order after the frame at hand; also ends a replay."""
+    await wired.control.ask("stop")
+    return {}
+
+
+@router.post("/run:abort")
+async def abort(wired: Wired) -> dict[str, Any]:
+    """End now; what was recorded stays, marked incomplete."""
+    await wired.control.ask("abort")
+    return {}
+
+
+@router.post("/run:reset")
+async def reset(wired: Wired) -> dict[str, Any]:
+    """Leave the fault state."""
+    await wired.control.ask("reset")
+    return {}
+
+
+@router.post("/safe-state")
+async def safe_state(wired: Wired) -> Any:
+    """STOP ALL: laser, gas and scan to rest, each read back. `unverified` tells what was not confirmed."""
+    return await wired.control.ask("safe_state")
+
+
+@router.post("/replay", status_code=201)
+async def replay(wired: Wired, wanted: StartReplay) -> Any:
+    """Play a recorded run of the runs folder through the live stream."""
+    if "/" in wanted.run or "\\" in wanted.run or wanted.run.startswith("."):
+        raise BadInput(f"run {wanted.run!r} is not a run's name")
+    return await wired.control.ask("replay", wanted.model_dump())
+
+
+@router.post("/replay:seek")
+async def seek(wired: Wired, wanted: Seek) -> dict[str, Any]:
+    await wired.control.ask("seek", wanted.model_dump())
+    return {}
+
+
+@router.post("/replay:step")
+async def step(wired: Wired) -> dict[str, Any]:
+    await wired.control.ask("step")
+    return {}

@@ -1,0 +1,93 @@
+"""Recorded runs: list, look, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Header
+from fastapi.responses import Response
+from numpy.typing import NDArray
+
+from acquisition.errors import BadInput
+from acquisition.recording import RecordedRun, find_runs, verify
+from acquisition.recording.manifest import MANIFEST, read_manifest
+from service.pictures import npy, png, shrink, side_by_side, tiff
+from service.routes.shared import Wired
+
+router = APIRouter(prefix="/runs", tags=["runs"])
+
+Accept = Annotated[str, Header()]
+PREVIEW_PX = 1024
+
+
+@router.get("")
+def runs(wired: Wired) -> list[dict[str, Any]]:
+    """Every run in the runs folder, the newest first."""
+    return [_tree(path) for path in find_runs(wired.settings.runs_folder)]
+
+
+@router.get("/{run_id}")
+def run(wired: Wired, run_id: str) -> dict[str, Any]:
+    return _tree(_path(wired.settings.runs_folder, run_id))
+
+
+@router.get("/{run_id}/frames/{sequence}")
+def frame(wired: Wired, run_id: str, sequence: int, accept: Accept = "image/png") -> Response:
+    """The segment images of a frame as PNG, TIFF or NPY, by the Accept header."""
+    recorded = RecordedRun(_path(wired.settings.runs_folder, run_id))
+    found = recorded.read_frame(sequence)
+    return _as(accept, found.images, found.header.optics.pixel_size_m, "gray")
+
+
+@router.get("/{run_id}/heights/{sequence}")
+def height(wired: Wired, run_id: str, sequence: int, accept: Accept = "image/png") -> Response:
+    """The height map of a frame in metres as TIFF or NPY, or coloured as PNG, by the Accept header."""
+    recorded = RecordedRun(_path(wired.settings.runs_folder, run_id))
+    return _as(accept, recorded.read_height(sequence), recorded.manifest.pixel_size_m, "viridis")
+
+
+@router.post("/{run_id}/verify")
+def verify_run(wired: Wired, run_id: str) -> dict[str, Any]:
+    """Read every page and check every checksum and count."""
+    found = verify(_path(wired.settings.runs_folder, run_id))
+    return {"ok": found.ok, "findings": list(found.findings), "frames": found.frames, "heights": found.heights}
+
+
+def _path(runs_folder: Path, run_id: str) -> Path:
+    """Only a plain name inside the runs folder will do."""
+    path = runs_folder / run_id
+    if Path(run_id).name != run_id or run_id in (".", "..") or not (path / MANIFEST).is_file():
+        raise BadInput(f"there is no recorded run {run_id!r}")
+    return path
+
+
+def _tree(path: Path) -> dict[str, Any]:
+    manifest = read_manifest(path)
+    return {
+        "run_id": path.name,
+        "status": manifest.status,
+        "reason": manifest.reason,
+        "frames": manifest.frames,
+        "heights": manifest.heights,
+        "bytes": sum(file.stat().st_size for file in path.iterdir() if file.is_file()),
+        "started_utc_ns": manifest.started_utc_ns,
+        "shape": manifest.shape,
+        "pixel_size_m": manifest.pixel_size_m,
+        "model": manifest.model,
+        "notes": manifest.notes,
+        "simulated": manifest.simulated,
+        "thumbnail": f"/api/v1/runs/{path.name}/heights/0" if manifest.heights else None,
+    }
+
+
+def _as(accept: str, images: NDArray[Any], pixel_size_m: float, colours: str) -> Response:
+    if "image/tiff" in accept:
+        return Response(tiff(images, pixel_size_m), media_type="image/tiff")
+    if "octet-stream" in accept or "npy" in accept:
+        return Response(npy(np.asarray(images)), media_type="application/octet-stream")
+    if "image/png" in accept or "*/*" in accept or "image/*" in accept:
+        flat = side_by_side(images) if images.ndim == 3 else images
+        return Response(png(shrink(flat, PREVIEW_PX), colours), media_type="image/png")
+    raise BadInput(f"cannot answer with {accept!r}; ask for image/png, image/tiff or application/octet-stream")

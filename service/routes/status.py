@@ -1,0 +1,79 @@
+"""How the whole stands, now and over the last hour."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Query
+from inference.registry import list_model_sets
+
+from acquisition.errors import ComponentFailed
+from service.pictures import COLORMAPS, colormap
+from service.routes.shared import Wired
+
+router = APIRouter(tags=["status"])
+
+
+@router.get("/status")
+def status(wired: Wired) -> dict[str, Any]:
+    """The node's status as of its last heartbeat. 503 when the node is silent."""
+    if not wired.hub.connected:
+        raise ComponentFailed("the acquisition node gives no sign of life; is `eclips acquire` running?")
+    return wired.hub.status
+
+
+@router.get("/ready")
+def ready(wired: Wired) -> dict[str, Any]:
+    """Whether frames can be turned into heights: a node that beats and a worker that asks."""
+    workers = wired.hub.status.get("workers", []) if wired.hub.connected else []
+    return {"ready": wired.hub.connected and bool(workers), "node": wired.hub.connected, "workers": len(workers)}
+
+
+@router.get("/trends")
+def trends(wired: Wired, seconds: float = Query(900, gt=0, le=3600)) -> dict[str, Any]:
+    """Every channel over the last `seconds`; null where a reading was invalid."""
+    since_ns = time.time_ns() - round(seconds * 1e9)
+    channels: dict[str, Any] = {}
+    for name, trend in list(wired.hub.trends.items()):
+        kept = [
+            (at, value) for at, value in zip(list(trend.utc_ns), list(trend.values), strict=False) if at >= since_ns
+        ]
+        channels[name] = {"utc_ns": [at for at, _ in kept], "values": [value for _, value in kept]}
+    events = [
+        {"utc_ns": event.utc_ns, "name": event.name, "severity": event.severity, "text": event.text}
+        for event in list(wired.hub.events)
+        if event.utc_ns >= since_ns
+    ]
+    return {"channels": channels, "events": events}
+
+
+@router.get("/models")
+def models() -> list[dict[str, Any]]:
+    """The model sets that are installed, with what their cards say."""
+    return [card.tree() for card in list_model_sets()]
+
+
+@router.get("/colormaps")
+def colormaps() -> list[str]:
+    return list(COLORMAPS)
+
+
+@router.get("/colormaps/{name}")
+def one_colormap(name: str) -> dict[str, Any]:
+    """256 RGB triples."""
+    return {"name": name, "rgb": colormap(name).tolist()}
+
+
+@router.post("/alarms/{alarm_id}:acknowledge")
+async def acknowledge(wired: Wired, alarm_id: str) -> dict[str, Any]:
+    """The alarm goes once its cause is gone too."""
+    await wired.control.ask("acknowledge", {"alarm": alarm_id})
+    return {}
+
+
+@router.post("/operator:heartbeat")
+async def operator_heartbeat(wired: Wired) -> dict[str, Any]:
+    """Somebody is watching; without it the laser goes off after a while."""
+    await wired.control.ask("heartbeat")
+    return {}

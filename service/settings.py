@@ -1,0 +1,176 @@
+"""The only reader of configuration: one strict tree from one TOML file, the environment and the command line."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from acquisition.endpoints import CurveKeys, Endpoints
+from acquisition.errors import BadInput
+from acquisition.interlocks import InterlockLimits
+
+RUNS_VARIABLE = "ECLIPS_RUNS"
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Microscope(_Part):
+    """`kind` names an entry of `hardware_drivers.catalog`. `dose` is detected electrons per pixel on a flat
+    specimen; it overrides the instrument's current and dwell time."""
+
+    kind: Literal["simulated"] = "simulated"
+    scene: str = "cu2o-spiral"
+    seed: int = 1
+    dose: Positive | None = None
+
+
+class ScanSettings(_Part):
+    """The raster when a run does not ask for another."""
+
+    width_px: Annotated[int, Field(ge=16, le=8192)] = 512
+    height_px: Annotated[int, Field(ge=16, le=8192)] = 512
+    pixel_size_m: Positive | None = None
+    dwell_time_s: Positive | None = None
+
+
+class LimitSettings(_Part):
+    """What no setpoint may pass. Flows are in standard cubic centimetres per minute, as on the controllers."""
+
+    heater_current_a: Positive = 1.5
+    hydrogen_flow_sccm: Positive = 150.0
+    oxygen_flow_sccm: Positive = 30.0
+    stage_travel_m: Positive = 5.0e-3
+
+
+class InterlockSettings(_Part):
+    """See `acquisition.interlocks.InterlockLimits`."""
+
+    stale_after_s: Positive = 3.0
+    temperature_max_k: Positive = 1300.0
+    pressure_max_pa: Positive = 1000.0
+    pressure_min_pa: Positive = 1.0
+    operator_timeout_s: Positive = 60.0
+
+    def limits(self) -> InterlockLimits:
+        return InterlockLimits(**self.model_dump())
+
+
+class StreamSettings(_Part):
+    """Where the acquisition node is. Any host but loopback needs both keys (`eclips keys`)."""
+
+    host: str = "127.0.0.1"
+    data_port: Port = 5601
+    state_port: Port = 5602
+    control_port: Port = 5603
+    ring_bytes: Annotated[int, Field(ge=2**20)] = 256 * 2**20
+    own_key: Path | None = None
+    peer_keys: Path | None = None
+
+    @property
+    def endpoints(self) -> Endpoints:
+        ports = (self.data_port, self.state_port, self.control_port)
+        return Endpoints(*(f"tcp://{self.host}:{port}" for port in ports))
+
+    @property
+    def keys(self) -> CurveKeys | None:
+        if (self.own_key is None) != (self.peer_keys is None):
+            raise BadInput("stream.own_key and stream.peer_keys belong together: give both, or neither")
+        if self.own_key is None or self.peer_keys is None:
+            return None
+        return CurveKeys(self.own_key.expanduser(), self.peer_keys.expanduser())
+
+
+class InferenceSettings(_Part):
+    """`threads` 0 lets the runtime choose."""
+
+    model: str = "classical"
+    provider: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Annotated[int, Field(ge=0, le=256)] = 0
+
+
+class ServeSettings(_Part):
+    """Where page and REST are served."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+
+
+class Settings(_Part):
+    """Everything that can be configured. Relative paths are taken from the file's folder."""
+
+    runs_folder: Path = Path("~/eclips-runs")
+    instrument: Path | None = None
+    microscope: Microscope = Microscope()
+    scan: ScanSettings = ScanSettings()
+    limits: LimitSettings = LimitSettings()
+    interlocks: InterlockSettings = InterlockSettings()
+    stream: StreamSettings = StreamSettings()
+    inference: InferenceSettings = InferenceSettings()
+    serve: ServeSettings = ServeSettings()
+
+
+def load_settings(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Settings:
+    """Settings from `path` (defaults without one), then `overrides` (a tree), then the environment's runs folder.
+
+    Raises `BadInput` for a file that cannot be read, an unknown key (with the nearest known one) or a bad value.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise BadInput(f"settings file {path} cannot be read: {error}") from error
+        _anchor_paths(tree, path.parent)
+    _merge(tree, overrides or {})
+    if os.environ.get(RUNS_VARIABLE):
+        tree["runs_folder"] = os.environ[RUNS_VARIABLE]
+    try:
+        settings = Settings.model_validate(tree)
+    except ValidationError as error:
+        problems = "; ".join(_explain(problem) for problem in error.errors())
+        raise BadInput(f"{path or 'settings'}: {problems}") from None
+    return settings.model_copy(update={"runs_folder": settings.runs_folder.expanduser()})
+
+
+def _explain(problem: Any) -> str:
+    location = ".".join(str(key) for key in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return f"{location}: {problem['msg']} (got {problem['input']!r})"
+    model: type[BaseModel] = Settings
+    for key in problem["loc"][:-1]:
+        inner = model.model_fields[str(key)].annotation
+        assert isinstance(inner, type) and issubclass(inner, BaseModel)
+        model = inner
+    known = list(model.model_fields)
+    near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+    return f"{location} is unknown; {hint}"
+
+
+def _anchor_paths(tree: dict[str, Any], folder: Path) -> None:
+    """Make the paths of a file relative to it."""
+    for part, key in (
+        (tree, "runs_folder"),
+        (tree, "instrument"),
+        (tree.get("stream"), "own_key"),
+        (tree.get("stream"), "peer_keys"),
+    ):
+        if isinstance(part, dict) and isinstance(part.get(key), str) and not part[key].startswith("~"):
+            part[key] = str(folder / part[key])
+
+
+def _merge(tree: dict[str, Any], overrides: dict[str, Any]) -> None:
+    for key, value in overrides.items():
+        if isinstance(value, dict):
+            _merge(tree.setdefault(key, {}), value)
+        elif value is not None:
+            tree[key] = value

@@ -1,0 +1,111 @@
+"""The only place that chooses concrete classes: settings in, programs out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import uvicorn
+
+from acquisition.clock import Clock, SystemClock
+from acquisition.devices import Limits, ScanRequest
+from acquisition.instrument import Instrument, four_quadrant, load_instrument
+from acquisition.interlocks import make_safe
+from acquisition.lab import Lab
+from acquisition.node import AcquisitionNode, NodeSettings
+from hardware_drivers.catalog import LABS, MOL_PER_S_PER_SCCM, LabSpec
+from inference.pipeline import Pipeline
+from inference.registry import find_model_set
+from inference.worker import Worker
+from service.app import create_app
+from service.settings import Settings
+
+
+def instrument(settings: Settings) -> Instrument:
+    """The instrument of the settings' file, or the default four-quadrant one."""
+    found = four_quadrant() if settings.instrument is None else load_instrument(settings.instrument)
+    return found.with_scan(pixel_size_m=settings.scan.pixel_size_m, dwell_time_s=settings.scan.dwell_time_s)
+
+
+def lab(settings: Settings, clock: Clock) -> Lab:
+    """The instruments, not yet touched. Raises `BadInput` for an unknown scene or a bad instrument file."""
+    limits, travel_m = settings.limits, settings.limits.stage_travel_m
+    spec = LabSpec(
+        instrument=instrument(settings),
+        clock=clock,
+        scene=settings.microscope.scene,
+        seed=settings.microscope.seed,
+        dose=settings.microscope.dose,
+        width_px=settings.scan.width_px,
+        height_px=settings.scan.height_px,
+        heater_current=Limits(0.0, limits.heater_current_a, "limits.heater_current_a"),
+        flows={
+            "hydrogen": _flow("hydrogen", limits.hydrogen_flow_sccm),
+            "oxygen": _flow("oxygen", limits.oxygen_flow_sccm),
+        },
+        stage_axis=Limits(-travel_m, travel_m, "limits.stage_travel_m"),
+    )
+    return LABS[settings.microscope.kind](spec)
+
+
+def acquisition_node(settings: Settings, announce: Callable[[str], None]) -> AcquisitionNode:
+    clock = SystemClock()
+    node_settings = NodeSettings(
+        endpoints=settings.stream.endpoints,
+        runs_folder=settings.runs_folder,
+        ring_bytes=settings.stream.ring_bytes,
+        keys=settings.stream.keys,
+        scan=ScanRequest(
+            settings.scan.width_px, settings.scan.height_px, settings.scan.pixel_size_m, settings.scan.dwell_time_s
+        ),
+        interlocks=settings.interlocks.limits(),
+    )
+    return AcquisitionNode(lab(settings, clock), node_settings, clock, announce)
+
+
+def pipeline(settings: Settings, model: str | None = None) -> Pipeline:
+    return Pipeline(model or settings.inference.model, settings.inference.provider, settings.inference.threads)
+
+
+def worker(settings: Settings, stop: threading.Event) -> Worker:
+    return Worker(pipeline(settings), settings.stream.endpoints.data, settings.stream.keys, stop)
+
+
+def server_config(settings: Settings, key: str) -> uvicorn.Config:
+    """Compression of WebSocket messages is off: pictures do not shrink, and it costs half the frame rate."""
+    return uvicorn.Config(
+        create_app(settings, key),
+        host=settings.serve.host,
+        port=settings.serve.port,
+        log_level="warning",
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=2,
+    )
+
+
+async def make_lab_safe(settings: Settings) -> list[str]:
+    """Connect to what can heat or flow, and to nothing else, and bring it to rest. Returns what was not verified."""
+    found = lab(settings, SystemClock())
+    unverified: list[str] = []
+    for device in (found.heater, *found.gases):
+        if device is None:
+            continue
+        try:
+            async with device:
+                heaters = [found.heater] if found.heater is device else []
+                gases = [gas for gas in found.gases if gas is device]
+                unverified += await make_safe(heaters, gases, None)
+        except Exception as error:
+            unverified.append(f"{device.name}: {error}")
+    return unverified
+
+
+def check(settings: Settings) -> None:
+    """Raise now what would only come to light in a child process: a bad instrument file, scene, model or key."""
+    lab(settings, SystemClock())
+    find_model_set(settings.inference.model)
+    _ = settings.stream.keys
+
+
+def _flow(gas: str, sccm: float) -> Limits:
+    return Limits(0.0, sccm * MOL_PER_S_PER_SCCM, f"limits.{gas}_flow_sccm")
