@@ -74,6 +74,7 @@ class Recorder:
         self._lock = threading.RLock()
         self._heights_done: set[int] = set()
         self._sequences: list[int] = []
+        self._acknowledged: int | None = None
         self._digest = xxhash.xxh3_64()
         self._failure: BaseException | None = None
         try:
@@ -208,7 +209,8 @@ class Recorder:
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        if last is not None:
+        if last is not None and last != self._acknowledged:
+            self._acknowledged = last
             self._acknowledge(last)
 
 

@@ -1,0 +1,129 @@
+"""`eclips up` as a user starts it: it ends as promised, and survives the death of each of its parts."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+
+from conftest import Program, alive, wait_until
+
+from acquisition.recording import RecordedRun, repair, verify
+
+Start = Callable[..., Program]
+
+
+def last_acknowledged(program: Program) -> int:
+    acknowledged = [int(m[1]) for line in program.lines if (m := re.match(r"acknowledged (\d+)", line))]
+    return max(acknowledged, default=-1)
+
+
+def test_up_with_a_number_of_frames_ends_by_itself(start: Start) -> None:
+    program = start("up", "--frames", "8")
+    assert program.process.wait(60) == 0
+    match = program.wait_for(r"run (.+) complete: 8 frames, 8 heights")
+    run = RecordedRun(program.run_folder())
+    assert str(run.path) == match[1]
+    assert run.manifest.status == "complete"
+    assert run.sequences == list(range(8))
+    assert verify(run.path).ok
+    assert last_acknowledged(program) == 7
+
+
+def test_ctrl_c_ends_in_order_with_the_laser_off_and_the_run_complete(start: Start) -> None:
+    program = start("up")
+    with program.client() as client:
+        wait_until(lambda: client.get("/ready").json()["ready"], lambda: "never ready")
+        assert client.post("/devices/heater/setpoints", json={"current_a": 0.5}).status_code == 200
+        assert client.post("/devices/heater:arm").status_code == 200
+        emitting = lambda: client.get("/devices/heater").json()["readings"]["emission"]["value"] == 1  # noqa: E731
+        wait_until(emitting, lambda: "the laser never came on")
+    children = program.children()
+    assert program.interrupt() == 0
+    assert not any(alive(pid) for pid in children.values())
+    run = RecordedRun(program.run_folder())
+    assert run.manifest.status == "complete"
+    assert verify(run.path).ok
+    safe = [event for event in run.events if event.name == "safe_state"]
+    assert safe and safe[-1].details["unverified"] == []
+    emissions = [sample for sample in run.states if sample.channel == "heater.emission"]
+    assert any(sample.value == 1 for sample in emissions)
+
+
+def test_a_killed_worker_comes_back_and_no_frame_stays_without_height(start: Start) -> None:
+    program = start("up", "--frames", "40", size_px=128)
+    program.wait_for("acknowledged")
+    os.kill(program.children()["infer"], signal.SIGKILL)
+    program.wait_for("infer ended with status -9: starting it again")
+    assert program.process.wait(90) == 0
+    run = RecordedRun(program.run_folder())
+    assert run.manifest.status == "complete"
+    assert run.sequences == list(range(40))
+    assert run.missing_heights == []
+    assert verify(run.path).ok
+
+
+def test_a_killed_service_leaves_the_run_going_and_comes_back(start: Start) -> None:
+    program = start("up")
+    link = program.link
+    program.wait_for("acknowledged")
+    before = last_acknowledged(program)
+    os.kill(program.children()["serve"], signal.SIGKILL)
+    killed_at = len(program.lines)
+    program.wait_for("serve ended with status -9: starting it again", killed_at)
+    wait_until(lambda: last_acknowledged(program) > before + 2, lambda: "the run did not go on")
+    assert program.link == link
+    with program.client() as client:
+        wait_until(lambda: client.get("/ready").json()["ready"], lambda: "the service did not come back")
+        assert client.get("/status").json()["state"] == "acquiring"
+    assert program.interrupt() == 0
+    assert RecordedRun(program.run_folder()).manifest.status == "complete"
+
+
+def test_killing_up_leaves_no_process_and_every_acknowledged_frame(start: Start) -> None:
+    program = start("up")
+    program.wait_for("acknowledged [3-9]")
+    folder = program.run_folder()
+    children = program.children()
+    assert set(children) == {"acquire", "infer", "serve"}
+    program.process.kill()
+    program.process.wait()
+    acknowledged = last_acknowledged(program)
+    wait_until(lambda: not any(alive(pid) for pid in children.values()), lambda: f"still alive: {children}", 20)
+    repair(folder)
+    run = RecordedRun(folder)
+    assert len(run.frames) > acknowledged
+    for sequence in run.sequences:
+        run.read_frame(sequence)
+    assert any(event.name == "safe_state" and event.details["unverified"] == [] for event in run.events)
+
+
+def test_a_killed_acquisition_program_is_replaced_after_the_lab_was_brought_to_rest(start: Start) -> None:
+    program = start("up")
+    program.wait_for("acknowledged [2-9]")
+    first = program.run_folder()
+    acknowledged = last_acknowledged(program)
+    os.kill(program.children()["acquire"], signal.SIGKILL)
+    killed_at = len(program.lines)
+    program.wait_for("acquire ended with status -9: starting it again", killed_at)
+    second = program.wait_for(r"^recording (.+)$", killed_at)[1]
+    assert second != str(first)
+    program.wait_for("acknowledged", killed_at)
+    assert program.interrupt() == 0
+    repair(first)
+    assert len(RecordedRun(first).frames) > acknowledged
+    assert RecordedRun(first).manifest.status == "recovered"
+
+
+def test_two_on_the_same_ports_are_refused_with_the_way_out(start: Start) -> None:
+    program = start("up")
+    program.wait_for("acknowledged")
+    config = program.process.args[-1]  # type: ignore[index]
+    second = Program("acquire", "--config", str(config), runs=program.runs)
+    assert second.process.wait(30) == 2
+    second.close()
+    assert "is another eclips running?" in "\n".join(second.lines)
+    time.sleep(0.2)
+    assert program.process.poll() is None
