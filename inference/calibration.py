@@ -2,14 +2,12 @@
 
 The model per pixel and segment, in electrons: `e_s = (c_s - dark_s) / gain_s = kappa (x_s n_x + y_s n_y
 + b_s (a n_z + 1 - a))` with the unit normal n, the pixel's brightness kappa and `flat_share` a, the share of a flat
-specimen's signal that follows n_z. With known radii and dark levels a is 1 and the inversion is exactly the calibrated
-difference over sum; where the dark level is unknown and only a modulation is known, a is 0 and n_z comes from the
-unit length of the normal.
+specimen's signal that follows n_z. With known radii a is 1 and the inversion is exactly the calibrated difference over
+sum; where only a modulation is known, the dark level is not, a is 0 and n_z comes from the normal's unit length.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,17 +18,27 @@ from acquisition.instrument import Instrument
 from inference.forward_model import linear_response
 
 FULL_SCALE_COUNTS = 65535.0
-FLAT_PERCENTILES = (1.0, 99.0)
-FLAT_ITERATIONS = 12
-SPARSE_STEP = 4
+FLAT_ITERATIONS = 40
+FLAT_TOLERANCE = 1.0e-5
+FLAT_DAMPING = 0.7
+STEEPEST_SINE = 0.95
+SAMPLE_STEPS = (17, 19)
+NOISE_BLOCK_STEP = 4
+LEAST_GAIN = 1.0e-3
+ROBUST_SIGMA = 1.4826
+SMALL_FRAME = 4096
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """All float32. `response`: (S, 3) columns x, y, b; `inversion`: (3, S), its pseudo-inverse;
-    `gain_counts_per_electron`, `dark_counts`: (S,).
+    """What the graphs take beside the images; float32 throughout.
 
-    `estimated` names what the instrument file left open and was taken from the frame itself.
+    `response`: (S, 3), columns x, y, b of the module's equation, scaled so that the b of all segments add up to 1:
+    kappa then is the number of electrons, summed over the segments, that a level pixel as bright would give.
+    `inversion`: (3, S), its pseudo-inverse. `gain_counts_per_electron`, `dark_counts`: (S,). `estimated` names what
+    the instrument file leaves open, and how it was found instead.
     """
 
     response: NDArray[np.float32]
@@ -48,35 +56,42 @@ class Calibration:
 def calibrate(instrument: Instrument, images: NDArray[np.uint16]) -> Calibration:
     """The numbers for one frame (S, H, W). What the file gives is used; what it leaves open is estimated.
 
-    Raises `BadInput` when the number of segments differs from the instrument's, or radii are given for some only.
+    The detector lies in the image as `linear_response` has it, turned by `detector.rotation_deg`: simulation and
+    inversion share one geometry. Raises `BadInput` when the shape does not fit the instrument, when radii
+    are given for some segments only, or when the segments cannot tell the directions apart.
     """
     segments = instrument.detector.segments
     if images.ndim != 3 or len(images) != len(segments):
-        raise BadInput(f"a frame of shape {images.shape} does not fit an instrument with {len(segments)} segments")
+        raise BadInput(
+            f"a frame of shape {images.shape} does not fit an instrument of {len(segments)} segments: "
+            f"expected ({len(segments)}, height, width); choose the instrument file of this detector"
+        )
+    if min(images.shape[1:]) < 2:
+        raise BadInput(f"a frame of shape {images.shape} has no slopes: it needs at least 2 x 2 pixels")
     estimated: list[str] = []
     gain = _known([segment.gain_counts_per_electron for segment in segments])
     dark = _known([segment.dark_counts for segment in segments])
+    modulations = _known([segment.modulation for segment in segments])
     if all(segment.outer_radius_m is not None for segment in segments):
-        response, flat_share = linear_response(instrument), 1.0
+        in_counts, flat_share = linear_response(instrument), 1.0
         if dark is None:
             dark = np.zeros(len(segments))
             estimated.append("dark_counts: taken as 0")
-    else:
-        modulations = [segment.modulation for segment in segments]
-        if any(modulation is None for modulation in modulations):
-            raise BadInput("some segments have radii and others only a modulation: give one of them for all")
+    elif modulations is not None:
         dark = np.zeros(len(segments))
-        flat_counts = flat_levels(images, _azimuths_rad(instrument), np.array(modulations, float))
-        estimated.append("flat level of each segment: the brightness at which the frame's mean slope vanishes")
-        response, flat_share = _modulation_response(instrument, flat_counts), 0.0
+        azimuths_rad = _azimuths_rad(instrument)
+        levels = flat_levels(images, azimuths_rad, modulations)
+        in_counts, flat_share = levels[:, np.newaxis] * _relative_response(azimuths_rad, modulations), 0.0
+        estimated.append("flat level of each segment: the one at which the mean slope of the frame vanishes")
+    else:
+        raise BadInput("some segments have radii and others only a modulation: give one of the two for all of them")
     if gain is None:
         gain = noise_gain(images, dark)
-        estimated.append("gain_counts_per_electron: from the frame's own noise")
-        if flat_share == 0.0:
-            response = response / gain[:, np.newaxis]
-    assert dark is not None
-    if instrument.scan.mirrored:
-        response = response * np.array([-1.0, 1.0, 1.0])
+        estimated.append("gain_counts_per_electron: from the frame's own noise, an upper bound")
+    response = in_counts if flat_share else in_counts / gain[:, np.newaxis]
+    response = response / response[:, 2].sum()
+    if np.linalg.matrix_rank(response, tol=1e-6) < 3:
+        raise BadInput("the segments cannot tell x, y and brightness apart: spread their azimuths around the detector")
     return Calibration(
         response=np.asarray(response, np.float32),
         inversion=np.asarray(np.linalg.pinv(response), np.float32),
@@ -91,58 +106,66 @@ def calibrate(instrument: Instrument, images: NDArray[np.uint16]) -> Calibration
     )
 
 
-def flat_levels(
-    images: NDArray[np.uint16], azimuths_rad: NDArray[np.float64], modulations: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """(S,) counts of a flat specimen, where neither dark level nor gain are known.
+def flat_levels(images: NDArray[np.uint16], azimuths_rad: Floats, modulations: Floats) -> Floats:
+    """(S,) counts of a flat specimen (up to a common factor) in (S, H, W), where the dark level is unknown.
 
-    Assumes that the frame as a whole lies flat: the levels are those for which the trimmed mean of the normal's x and
-    y component, weighed equally over the frame, is zero. Started from the medians, so a flat majority settles it at
-    once; a surface without one (blocks, facets) is levelled by its mean.
+    Assumes that the frame as a whole is level: its mean slope, which is the height difference between opposite edges
+    over their distance, is zero along x and y. That needs no flat majority, and holds for gratings and facets of any
+    asymmetry; a specimen that is tilted
+    as a whole is shown level. Starts from the medians. Sines of slopes above
+    0.95, where noise alone can exceed 1, are cut to it.
     """
-    sparse = images[:, ::SPARSE_STEP, ::SPARSE_STEP].reshape(len(images), -1).astype(np.float64)
-    levels = np.median(sparse, axis=1)
-    directions = np.stack([np.cos(azimuths_rad), -np.sin(azimuths_rad)], axis=1)
-    design = np.column_stack([modulations[:, np.newaxis] * directions, np.ones(len(images))])
-    inverse = np.linalg.pinv(design)
+    sample = _sample(images)
+    levels = np.maximum(np.median(sample, axis=1), 1.0)
+    relative = _relative_response(azimuths_rad, modulations)
+    inverse = np.linalg.pinv(relative)
     for _ in range(FLAT_ITERATIONS):
-        components = inverse @ (sparse / levels[:, np.newaxis])
-        normals = components[:2] / components[2]
-        low, high = np.percentile(normals, FLAT_PERCENTILES, axis=1)
-        inside = ((normals >= low[:, np.newaxis]) & (normals <= high[:, np.newaxis])).all(axis=0)
-        tilt = normals[:, inside].mean(axis=1)
-        levels = levels * (1.0 + modulations * (directions @ tilt))
+        x, y, brightness = inverse @ (sample / levels[:, np.newaxis])
+        lit = brightness > 0
+        if not lit.any():
+            break
+        normals = np.stack([x[lit], y[lit]]) / brightness[lit]
+        sines = np.hypot(*normals)
+        normals *= np.minimum(1.0, STEEPEST_SINE / np.maximum(sines, STEEPEST_SINE))
+        mean_tilt = (normals / np.sqrt(1.0 - (normals**2).sum(axis=0))).mean(axis=1)
+        step = FLAT_DAMPING * (relative[:, :2] @ mean_tilt)
+        levels *= 1.0 + np.clip(step, -0.5, 0.5)
+        if np.abs(mean_tilt).max() < FLAT_TOLERANCE:
+            break
     return levels
 
 
-def noise_gain(images: NDArray[np.uint16], dark_counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(S,) counts per electron from photon transfer within the frame: variance of second diagonal differences, which
-    smooth surfaces leave alone, over the mean signal. Real texture raises it, so it is an upper bound."""
-    gains = []
-    for image, dark in zip(images, dark_counts, strict=True):
-        values = image.astype(np.float32)
-        mixed = values[1:, 1:] - values[1:, :-1] - values[:-1, 1:] + values[:-1, :-1]
-        spread = 1.4826 * float(np.median(np.abs(mixed))) / 2.0
-        mean = max(1.0, float(values.mean()) - float(dark))
-        gains.append(max(1.0e-3, spread**2 / mean))
-    return np.array(gains)
+def noise_gain(images: NDArray[np.uint16], dark_counts: Floats) -> Floats:
+    """(S,) counts per electron from photon transfer within one frame (S, H, W): the variance of diagonal second
+    differences, which smooth surfaces leave alone, over the mean signal. Texture of pixel size raises it."""
+    step = NOISE_BLOCK_STEP
+    above, below = images[:, :-1:step].astype(np.float32), images[:, 1::step].astype(np.float32)
+    mixed = below[:, :, 1::step] - below[:, :, :-1:step] - above[:, :, 1::step] + above[:, :, :-1:step]
+    spread = ROBUST_SIGMA * np.median(np.abs(mixed), axis=(1, 2)) / 2.0
+    mean = np.maximum(above.mean(axis=(1, 2), dtype=np.float64) - dark_counts, 1.0)
+    return np.asarray(np.maximum(spread**2 / mean, LEAST_GAIN), np.float64)
 
 
-def _modulation_response(instrument: Instrument, flat_counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    azimuths = _azimuths_rad(instrument)
-    modulations = np.array([segment.modulation for segment in instrument.detector.segments], float)
-    columns = [modulations * np.cos(azimuths), -modulations * np.sin(azimuths), np.ones(len(azimuths))]
-    return np.asarray(flat_counts[:, np.newaxis] * np.column_stack(columns), np.float64)
+def _sample(images: NDArray[np.uint16]) -> Floats:
+    """(S, N) every n-th pixel in reading order, by a prime step: a coarser grid would beat with gratings."""
+    step = next((prime for prime in SAMPLE_STEPS if images.shape[2] % prime), 1)
+    return images.reshape(len(images), -1)[:, :: step if images[0].size > SMALL_FRAME else 1].astype(np.float64)
 
 
-def _azimuths_rad(instrument: Instrument) -> NDArray[np.float64]:
-    """Centre azimuths in the image, the detector's rotation added."""
+def _relative_response(azimuths_rad: Floats, modulations: Floats) -> Floats:
+    """(S, 3) per unit of flat level: `1 + m n.u` with u = (cos, -sin) of the segment's azimuth."""
+    columns = [modulations * np.cos(azimuths_rad), -modulations * np.sin(azimuths_rad), np.ones(len(azimuths_rad))]
+    return np.column_stack(columns)
+
+
+def _azimuths_rad(instrument: Instrument) -> Floats:
+    """(S,) centre azimuths as seen in the image, the detector's rotation added."""
     detector = instrument.detector
-    degrees = np.array([segment.centre_azimuth_deg for segment in detector.segments], float) + detector.rotation_deg
+    degrees = np.array([segment.centre_azimuth_deg for segment in detector.segments]) + detector.rotation_deg
     return np.asarray(np.radians(degrees), np.float64)
 
 
-def _known(values: list[float | None]) -> NDArray[np.float64] | None:
+def _known(values: list[float | None]) -> Floats | None:
     """None when any value is unknown."""
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    return np.array(known, float) if len(known) == len(values) else None
+    known = [value for value in values if value is not None]
+    return np.array(known, np.float64) if len(known) == len(values) else None

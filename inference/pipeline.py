@@ -128,7 +128,7 @@ def _figures(layers: dict[str, NDArray[Any]], calibration: Calibration) -> dict[
 
 def _slope_sigma(layers: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
     """(H, W): the larger of the two slopes' standard deviations, at the pixel left of and above each edge."""
-    sigma = np.zeros(layers["kappa"].shape, np.float32)
+    sigma = np.zeros(layers["rejected"].shape, np.float32)
     sigma[:, :-1] = layers["sigma_p"]
     sigma[:-1, :] = np.maximum(sigma[:-1, :], layers["sigma_q"])
     sigma[:, -1] = sigma[:, -2]

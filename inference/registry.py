@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +18,61 @@ CARD = "card.toml"
 DEFAULT_MODEL = "classical"
 
 
+TENSORS: Mapping[str, tuple[str, tuple[str | int, ...]]] = {
+    "images": ("uint16", ("S", "H", "W")),  # counts
+    "response": ("float", ("S", 3)),  # these down to pixel_size_y_m: the fields of inference.calibration.Calibration
+    "inversion": ("float", (3, "S")),
+    "gain_counts_per_electron": ("float", ("S",)),
+    "dark_counts": ("float", ("S",)),
+    "flat_share": ("float", ()),
+    "saturation_counts": ("float", ()),
+    "pixel_size_m": ("float", ()),
+    "pixel_size_y_m": ("float", ()),
+    "p": ("float", ("H", "V")),  # dz/dx between neighbours of a row, V = W - 1
+    "q": ("float", ("U", "W")),  # dz/dy between neighbours of a column, U = H - 1
+    "sigma_p": ("float", ("H", "V")),  # standard deviations of p and q; large where rejected, never infinite
+    "sigma_q": ("float", ("U", "W")),
+    "rejected": ("uint8", ("H", "W")),  # 1 where a segment is saturated or there is no signal
+    "kappa": ("float", ("H", "W")),  # electrons that a level pixel as bright would give, all segments together
+    "predicted": ("float", ("S", "H", "W")),  # counts that the slopes explain
+    "residual": ("float", ("H", "W")),  # rms over segments of measured minus predicted, in units of expected noise
+    "height": ("float", ("H", "W")),  # metres, mean zero
+    "misfit": ("float", ()),  # rms of the part of the slopes that no height has
+}
+"""The contract of the slots: element type (as ONNX names it) and axes of every tensor by name. Never NaN."""
+
+CALIBRATION = tuple(TENSORS)[1:9]
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Names of a graph's inputs and outputs: whatever keeps them drops into the slot."""
+    """A graph drops into the slot that takes any of `inputs` and gives all of `outputs`, in this order."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
 
 SLOTS: Mapping[str, Slot] = {
-    "slopes": Slot(
-        ("images", "inversion", "gain_counts_per_electron", "dark_counts", "flat_share", "saturation_counts"),
-        ("p", "q", "sigma_p", "sigma_q", "rejected", "kappa"),
-    ),
+    "slopes": Slot(("images", *CALIBRATION), ("p", "q", "sigma_p", "sigma_q", "rejected", "kappa")),
     "rerender": Slot(
-        ("images", "p", "q", "kappa", "response", "gain_counts_per_electron", "dark_counts", "flat_share"),
-        ("predicted", "residual"),
+        ("images", *CALIBRATION, "p", "q", "sigma_p", "sigma_q", "rejected", "kappa"), ("predicted", "residual")
     ),
     "integrate": Slot(
-        ("p", "q", "sigma_p", "sigma_q", "residual", "pixel_size_m", "pixel_size_y_m"),
-        ("height", "misfit"),
+        (*CALIBRATION, "p", "q", "sigma_p", "sigma_q", "rejected", "kappa", "residual"), ("height", "misfit")
     ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What a set is. `sha256` by slot; `figures` are what it reached on the fixed test set."""
+    """What a set is. `command` rebuilds it from `data` and `seed`; `sha256` by slot; `figures` are what it reached."""
 
     name: str
+    version: str
     description: str
     command: str
+    data: str
+    seed: int
     sha256: Mapping[str, str]
     figures: Mapping[str, float]
     folder: Path
@@ -89,23 +113,27 @@ def read_card(folder: Path) -> ModelCard:
     try:
         tree = tomllib.loads((folder / CARD).read_text(encoding="utf-8"))
         return ModelCard(
-            tree["name"], tree["description"], tree["command"], tree["sha256"], tree.get("figures", {}), folder
+            name=str(tree["name"]),
+            version=str(tree["version"]),
+            description=str(tree["description"]),
+            command=str(tree["command"]),
+            data=str(tree["data"]),
+            seed=int(tree["seed"]),
+            sha256={str(slot): str(digest) for slot, digest in tree["sha256"].items()},
+            figures={str(name): float(value) for name, value in tree["figures"].items()},
+            folder=folder,
         )
-    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
-        raise ComponentFailed(f"the model card in {folder} cannot be read: {error}") from error
+    except KeyError as error:
+        raise ComponentFailed(f"the model card in {folder} lacks {error}: install again, or rebuild the set") from error
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ComponentFailed(f"the model card in {folder} cannot be read: {error}; install again") from error
 
 
-def write_card(folder: Path, name: str, description: str, command: str, figures: Mapping[str, float]) -> Path:
-    """Hash the graphs in `folder` and write its card."""
-    tree = {
-        "name": name,
-        "description": description,
-        "command": command,
-        "sha256": {slot: _sha256(folder / f"{slot}.onnx") for slot in SLOTS},
-        "figures": dict(figures),
-    }
-    path = folder / CARD
-    path.write_text(tomli_w.dumps(tree), encoding="utf-8")
+def write_card(card: ModelCard) -> Path:
+    """Write the card of the graphs that lie in its folder, with their hashes."""
+    hashed = replace(card, sha256={slot: _sha256(card.graph(slot)) for slot in SLOTS})
+    path = card.folder / CARD
+    path.write_text(tomli_w.dumps(hashed.tree()), encoding="utf-8")
     return path
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from acquisition.errors import BadInput, ComponentFailed
-from inference.registry import Slot
+from inference.registry import TENSORS, Slot
 
-PROVIDERS = {
-    "auto": ("CUDAExecutionProvider", "CPUExecutionProvider"),
-    "cuda": ("CUDAExecutionProvider",),
-    "cpu": ("CPUExecutionProvider",),
-}
-SHORT_NAMES = {"CUDAExecutionProvider": "CUDA", "CPUExecutionProvider": "CPU"}
+CUDA = "CUDAExecutionProvider"
+CPU = "CPUExecutionProvider"
+PROVIDERS = {"auto": (CUDA, CPU), "cuda": (CUDA,), "cpu": (CPU,)}
+SHORT_NAMES = {CUDA: "CUDA", CPU: "CPU"}
 ERRORS_ONLY = 3
 FATAL_ONLY = 4
 
@@ -28,34 +28,70 @@ ort.set_default_logger_severity(FATAL_ONLY)
 
 
 class OnnxSession:
-    """One graph in one slot. `provider` says what it really runs on, which is not always what was asked for."""
+    """One graph in one slot. `provider` says what it really runs on, which is not always what was asked for.
+
+    `threads` 0 leaves the choice to the runtime: one for each core. Raises `BadInput` for an unknown provider or a
+    negative number of threads, `ComponentFailed` when the graph does not load, does not fit its slot (`TENSORS`), or
+    CUDA was asked for alone and cannot be used.
+    """
 
     def __init__(self, path: Path, slot: Slot, provider: str = "auto", threads: int = 0) -> None:
         if provider not in PROVIDERS:
-            raise BadInput(f"provider {provider!r} is unknown; known: {', '.join(PROVIDERS)}")
+            raise BadInput(f"provider {provider!r} is unknown (inference.provider); known: {', '.join(PROVIDERS)}")
+        if threads < 0:
+            raise BadInput(f"{threads} threads (inference.threads): give 0 for one per core, or a number above")
         wanted = [name for name in PROVIDERS[provider] if name in ort.get_available_providers()]
         options = ort.SessionOptions()
         options.log_severity_level = ERRORS_ONLY
         options.intra_op_num_threads = threads
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=wanted or ["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(str(path), options, providers=wanted or [CPU])
         except Exception as error:  # onnxruntime raises its own many types, all meaning: this graph does not load
             raise ComponentFailed(f"{path} cannot be loaded: {error}") from error
         used = self._session.get_providers()[0]
-        if provider == "cuda" and used != "CUDAExecutionProvider":
+        if provider == "cuda" and used != CUDA:
             raise ComponentFailed(
                 "CUDA was asked for but cannot be used here: install the extra `cuda` (and an NVIDIA driver), "
                 "or set inference.provider to auto or cpu"
             )
         self.provider = SHORT_NAMES.get(used, used)
+        self._path = path
         self._slot = slot
-        names = tuple(value.name for value in self._session.get_inputs())
-        outputs = tuple(value.name for value in self._session.get_outputs())
-        if set(names) - set(slot.inputs) or outputs != slot.outputs:
-            raise ComponentFailed(f"{path} does not fit its slot: it has {names} -> {outputs}, the slot {slot}")
-        self._inputs = names
+        self._inputs = tuple(value.name for value in self._session.get_inputs())
+        self._check_fit()
 
     def run(self, values: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-        """Outputs by name. `values` may hold more than the graph takes."""
-        feed = {name: np.asarray(values[name]) for name in self._inputs}
-        return dict(zip(self._slot.outputs, self._session.run(None, feed), strict=True))
+        """Outputs by name. `values` may hold more than the graph takes. Raises `ComponentFailed` when it cannot run."""
+        try:
+            feed = {name: np.asarray(values[name]) for name in self._inputs}
+            return dict(zip(self._slot.outputs, self._session.run(None, feed), strict=True))
+        except KeyError as error:
+            raise ComponentFailed(f"{self._path.name} needs the input {error}, which nobody gave") from error
+        except Exception as error:  # as above: out of memory, wrong shape, lost device
+            raise ComponentFailed(f"{self._path.name} failed on {self.provider}: {error}") from error
+
+    def _check_fit(self) -> None:
+        outputs = tuple(value.name for value in self._session.get_outputs())
+        strange = sorted(set(self._inputs) - set(self._slot.inputs))
+        if strange or outputs != self._slot.outputs:
+            raise ComponentFailed(
+                f"{self._path} does not fit its slot: inputs that the slot does not have: {strange or 'none'}; "
+                f"outputs {outputs}, the slot's are {self._slot.outputs}"
+            )
+        for value in (*self._session.get_inputs(), *self._session.get_outputs()):
+            kind, axes = TENSORS[value.name]
+            if value.type != f"tensor({kind})" or len(value.shape) != len(axes):
+                raise ComponentFailed(
+                    f"{self._path} does not fit its slot: {value.name} is {value.type} {value.shape}, "
+                    f"the slot's is tensor({kind}) {list(axes)}"
+                )
+
+
+def _load_cuda_libraries() -> None:
+    """From the packages of the extra `cuda`, where the runtime does not look by itself; it prints what it misses."""
+    if CUDA in ort.get_available_providers() and hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
+
+
+_load_cuda_libraries()

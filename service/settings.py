@@ -141,6 +141,11 @@ def load_settings(path: Path | None = None, overrides: dict[str, Any] | None = N
     return settings.model_copy(update={"runs_folder": settings.runs_folder.expanduser()})
 
 
+def environment_with_runs(folder: Path) -> dict[str, str]:
+    """This program's environment for a child that must keep its runs in `folder`."""
+    return {**os.environ, RUNS_VARIABLE: str(folder)}
+
+
 def _explain(problem: Any) -> str:
     location = ".".join(str(key) for key in problem["loc"])
     if problem["type"] != "extra_forbidden":

@@ -11,7 +11,7 @@ import onnx.inliner
 from onnxscript import FLOAT, INT64, UINT16, script
 from onnxscript import opset20 as op
 
-from inference.registry import SLOTS, write_card
+from inference.registry import SLOTS, TENSORS, ModelCard, write_card
 
 NAME = "classical"
 DESCRIPTION = (
@@ -19,6 +19,7 @@ DESCRIPTION = (
     "re-rendering; Neumann Poisson integration of forward differences by cosine transform."
 )
 COMMAND = "eclips train classical"
+VERSION = "1"
 
 
 @script()
@@ -30,10 +31,11 @@ def slopes(
     flat_share: FLOAT,
     saturation_counts: FLOAT,
 ):
-    """Counts to slopes on the staggered grid, their standard deviations, rejected pixels and brightness.
+    """Counts to slopes on the staggered grid, their standard deviations, and rejected pixels.
 
     With a = v_x / v_b and b = v_y / v_b of the inverted electrons v, the unit length of the normal gives n_z for any
-    `flat_share`; the derivatives of p and q by a and b carry the photon noise through.
+    `flat_share`; the derivatives of p and q by a and b carry the photon noise through. Pixels of less than one
+    electron have no signal.
     """
     counts = op.Cast(images, to=1)
     gain = op.Unsqueeze(gain_counts_per_electron, op.Constant(value_ints=[1, 2]))
@@ -44,7 +46,7 @@ def slopes(
     variance = op.Max(flat, op.Constant(value_float=1.0))
 
     vx, vy, vb = op.Split(op.MatMul(inversion, flat), num_outputs=3, axis=0)
-    dim = vb < 0.5
+    dim = vb < 1.0
     saturated = op.ReduceMax(counts, op.Constant(value_ints=[0]), keepdims=0) >= saturation_counts
     rejected_row = op.Or(dim, op.Reshape(saturated, op.Constant(value_ints=[1, -1])))
     safe_vb = op.Where(dim, op.Constant(value_float=1.0), vb)
@@ -62,7 +64,6 @@ def slopes(
     k = base / nz
     p_centre = op.Reshape(0.0 - a * k, size)
     q_centre = op.Reshape(0.0 - b * k, size)
-    kappa = op.Reshape(op.Where(dim, nothing, vb / base), size)
 
     px, py, pb = op.Split(inversion, num_outputs=3, axis=0)
     products = op.Concat(px * px, py * py, pb * pb, px * pb, py * pb, px * py, axis=0)
@@ -100,7 +101,7 @@ def slopes(
     sigma_p = 0.5 * op.Sqrt(var_left + var_right)
     sigma_q = 0.5 * op.Sqrt(var_above + var_below)
     rejected = op.Reshape(op.Cast(rejected_row, to=2), size)
-    return p, q, sigma_p, sigma_q, rejected, kappa
+    return p, q, sigma_p, sigma_q, rejected
 
 
 @script()
@@ -108,13 +109,16 @@ def rerender(
     images: UINT16["S", "H", "W"],
     p: FLOAT["H", "V"],
     q: FLOAT["U", "W"],
-    kappa: FLOAT["H", "W"],
     response: FLOAT["S", 3],
     gain_counts_per_electron: FLOAT["S"],
     dark_counts: FLOAT["S"],
     flat_share: FLOAT,
 ):
-    """Slopes back to the counts that they explain, and how far the measured counts lie from them in units of noise."""
+    """Slopes back to the counts that they explain, and how far the measured counts lie from them in units of noise.
+
+    The brightness of each pixel is its likeliest one under Poisson noise: all electrons over all that a unit of
+    brightness would give.
+    """
     half = op.Constant(value_float=0.5)
     p_padded = op.Pad(p, op.Constant(value_ints=[0, 1, 0, 1]), mode="edge")
     q_padded = op.Pad(q, op.Constant(value_ints=[1, 0, 1, 0]), mode="edge")
@@ -131,12 +135,17 @@ def rerender(
     nx = 0.0 - p_centre * nz
     ny = 0.0 - q_centre * nz
     row = op.Constant(value_ints=[1, -1])
-    normals = op.Concat(op.Reshape(nx * kappa, row), op.Reshape(ny * kappa, row), op.Reshape(base * kappa, row), axis=0)
-    electrons = op.Reshape(op.MatMul(response, normals), op.Shape(images))
+    normals = op.Concat(op.Reshape(nx, row), op.Reshape(ny, row), op.Reshape(base, row), axis=0)
+    shares = op.Reshape(op.MatMul(response, normals), op.Shape(images))
     gain = op.Unsqueeze(gain_counts_per_electron, op.Constant(value_ints=[1, 2]))
     dark = op.Unsqueeze(dark_counts, op.Constant(value_ints=[1, 2]))
+    measured = (op.Cast(images, to=1) - dark) / gain
+    over_segments = op.Constant(value_ints=[0])
+    total_share = op.Max(op.ReduceSum(shares, over_segments, keepdims=1), op.Constant(value_float=1.0e-6))
+    brightness = op.ReduceSum(measured, over_segments, keepdims=1) / total_share
+    electrons = shares * op.Max(brightness, op.Constant(value_float=0.0))
     predicted = electrons * gain + dark
-    off = (op.Cast(images, to=1) - predicted) / gain
+    off = measured - electrons
     chi2 = off * off / op.Max(electrons, op.Constant(value_float=1.0))
     residual = op.Sqrt(op.ReduceMean(chi2, op.Constant(value_ints=[0]), keepdims=0))
     return predicted, residual
@@ -213,7 +222,7 @@ def integrate(
 
 
 def export_classical(folder: Path) -> list[Path]:
-    """Write the three graphs and the card of the set to `folder`; returns the files."""
+    """Write the three graphs and the card of the set to `folder`; returns the files. The same bytes every time."""
     folder.mkdir(parents=True, exist_ok=True)
     graphs = {"slopes": slopes, "rerender": rerender, "integrate": integrate}
     paths = []
@@ -221,31 +230,33 @@ def export_classical(folder: Path) -> list[Path]:
         model = onnx.inliner.inline_local_functions(graph.to_model_proto())
         model.ir_version = 10
         del model.graph.value_info[:]
-        names = [value.name for value in model.graph.output]
-        if tuple(names) != SLOTS[slot].outputs:
+        names = tuple(value.name for value in model.graph.output)
+        if names != SLOTS[slot].outputs:
             raise RuntimeError(f"{slot}: outputs are {names}, the slot has {SLOTS[slot].outputs}")
         del model.graph.output[:]
         model.graph.output.extend(_typed(name) for name in names)
         onnx.checker.check_model(model)
         path = folder / f"{slot}.onnx"
-        onnx.save(model, path)
+        path.write_bytes(model.SerializeToString(deterministic=True))
         paths.append(path)
-    card = write_card(folder, NAME, DESCRIPTION, COMMAND, figures={})
-    return [*paths, card]
+    card = ModelCard(
+        name=NAME,
+        version=VERSION,
+        description=DESCRIPTION,
+        command=COMMAND,
+        data="none: nothing is trained",
+        seed=0,
+        sha256={},
+        figures={},
+        folder=folder,
+    )
+    return [*paths, write_card(card)]
 
 
-def _typed(output: str):
-    """An output's type and axes, which the script leaves open."""
-    kind, axes = _OUTPUTS.get(output, (onnx.TensorProto.FLOAT, ("H", "W")))
-    return onnx.helper.make_tensor_value_info(output, kind, axes)
+def _typed(output: str) -> onnx.ValueInfoProto:
+    """An output with the type and axes of its slot, which the script leaves open."""
+    kind, axes = TENSORS[output]
+    return onnx.helper.make_tensor_value_info(output, _ELEMENTS[kind], axes)
 
 
-_OUTPUTS = {
-    "p": (onnx.TensorProto.FLOAT, ("H", "V")),
-    "q": (onnx.TensorProto.FLOAT, ("U", "W")),
-    "sigma_p": (onnx.TensorProto.FLOAT, ("H", "V")),
-    "sigma_q": (onnx.TensorProto.FLOAT, ("U", "W")),
-    "rejected": (onnx.TensorProto.UINT8, ("H", "W")),
-    "predicted": (onnx.TensorProto.FLOAT, ("S", "H", "W")),
-    "misfit": (onnx.TensorProto.FLOAT, ()),
-}
+_ELEMENTS = {"float": onnx.TensorProto.FLOAT, "uint8": onnx.TensorProto.UINT8, "uint16": onnx.TensorProto.UINT16}

@@ -16,10 +16,11 @@ from acquisition.clock import SystemClock
 from acquisition.errors import ComponentFailed
 from acquisition.frames import Frame, FrameHeader, checksum
 from acquisition.instrument import four_quadrant
+from acquisition.recording import RecordedRun
 from acquisition.stamping import optics_of
 from inference.forward_model import render
 from inference.pipeline import Pipeline
-from service.settings import RUNS_VARIABLE
+from service.settings import environment_with_runs
 
 PORTS = {"data_port": 5691, "state_port": 5692, "control_port": 5693}
 SERVE_PORT = 8091
@@ -53,14 +54,12 @@ def _replay(folder: Path, size: int, frames: int) -> tuple[float, float]:
     config, runs, source = folder / "bench.toml", folder / f"runs-{size}", folder / f"source-{size}"
     ports = "\n".join(f"{name} = {port}" for name, port in PORTS.items())
     config.write_text(f"[stream]\n{ports}\n[serve]\nport = {SERVE_PORT}\n", encoding="utf-8")
-    environment = {**os.environ, RUNS_VARIABLE: str(runs)}
+    environment = environment_with_runs(runs)
     eclips = [sys.executable, "-m", "service.cli"]
     make = [*eclips, "simulate", "--frames", str(frames), "--size", str(size), "--out", str(source)]
     _run(make, environment)
     began_ns = time.time_ns()
     _run([*eclips, "replay", str(source), "--speed", "max", "--record", "--config", str(config)], environment)
-    from acquisition.recording import RecordedRun
-
     recorded = RecordedRun(next(runs.iterdir()))
     times_ns = sorted(height.header.utc_ns for height in recorded.heights.values())
     if len(times_ns) != frames:

@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 from fastapi import APIRouter, Query
-from inference.registry import list_model_sets
 
 from acquisition.errors import ComponentFailed
+from inference.registry import list_model_sets
 from service.pictures import COLORMAPS, colormap
 from service.routes.shared import Wired
 

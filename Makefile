@@ -1,0 +1,41 @@
+# make run: the simulated microscope, live.   make test: everything that is checked.
+# Both only call ordinary commands; the README gives them for Windows too.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?=
+
+.PHONY: run test check system-programs clean
+
+run: $(VENV)/installed
+	$(BIN)/eclips up $(if $(CONFIG),--config $(CONFIG))
+
+test: $(VENV)/installed-for-tests system-programs check
+	$(BIN)/pytest
+
+check: $(VENV)/installed-for-tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Chromium for the page, ImageJ under Xvfb for the recordings. Where they may not be installed, pytest names the tests
+# that it leaves out (or fails, where CI is set).
+system-programs:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v chromium && command -v xvfb-run && \
+	  test -e /usr/share/java/ij.jar; } >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    chromium imagej xvfb xauth procps >/dev/null; fi
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-for-tests: $(VENV)/installed
+	$(BIN)/pip install -q -c constraints.txt -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,64 @@
+"""Every example configuration is loaded, and says what the code says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from acquisition.endpoints import check_reachable_only_by_friends
+from acquisition.errors import BadInput
+from acquisition.instrument import four_quadrant, load_instrument
+from service import wiring
+from service.settings import RUNS_VARIABLE, Settings, load_settings
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+EXAMPLES = ["workstation.toml", "node.toml", "gpu-box.toml"]
+
+
+@pytest.fixture(autouse=True)
+def _no_runs_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(RUNS_VARIABLE, raising=False)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_settings_load(name: str) -> None:
+    settings = load_settings(DEPLOY / name)
+    assert settings.runs_folder == Path("~/eclips-runs").expanduser()
+
+
+def test_workstation_example_builds_its_lab() -> None:
+    wiring.check(load_settings(DEPLOY / "workstation.toml"))
+
+
+def test_two_machine_examples_carry_keys_for_an_address_beyond_loopback() -> None:
+    for name in ("node.toml", "gpu-box.toml"):
+        stream = load_settings(DEPLOY / name).stream
+        with pytest.raises(BadInput, match="eclips keys"):
+            check_reachable_only_by_friends(stream.endpoints.data, None)
+        check_reachable_only_by_friends(stream.endpoints.data, stream.keys)
+
+
+def test_the_shipped_instrument_is_the_default_one() -> None:
+    assert load_instrument(DEPLOY / "four-quadrant.toml") == four_quadrant()
+
+
+def test_workstation_example_states_the_defaults() -> None:
+    shown = load_settings(DEPLOY / "workstation.toml")
+    default = Settings()
+    for part in ("microscope", "scan", "limits", "interlocks", "inference", "serve"):
+        assert getattr(shown, part) == getattr(default, part)
+
+
+def test_unknown_keys_are_refused_with_the_nearest_known_one(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text("[limits]\nheater_curent_a = 2.0\n")
+    with pytest.raises(BadInput, match=r"limits\.heater_curent_a is unknown; did you mean heater_current_a\?"):
+        load_settings(path)
+
+
+def test_runs_folder_comes_from_the_environment_where_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(RUNS_VARIABLE, str(tmp_path))
+    assert load_settings(DEPLOY / "workstation.toml").runs_folder == tmp_path
