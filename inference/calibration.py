@@ -111,8 +111,7 @@ def flat_levels(images: NDArray[np.uint16], azimuths_rad: Floats, modulations: F
 
     Assumes that the frame as a whole is level: its mean slope, which is the height difference between opposite edges
     over their distance, is zero along x and y. That needs no flat majority, and holds for gratings and facets of any
-    asymmetry; a specimen that is tilted
-    as a whole is shown level. Starts from the medians. Sines of slopes above
+    asymmetry; a specimen that is tilted as a whole is shown level. Starts from the medians. Sines of slopes above
     0.95, where noise alone can exceed 1, are cut to it.
     """
     sample = _sample(images)

@@ -33,7 +33,6 @@ TENSORS: Mapping[str, tuple[str, tuple[str | int, ...]]] = {
     "sigma_p": ("float", ("H", "V")),  # standard deviations of p and q; large where rejected, never infinite
     "sigma_q": ("float", ("U", "W")),
     "rejected": ("uint8", ("H", "W")),  # 1 where a segment is saturated or there is no signal
-    "kappa": ("float", ("H", "W")),  # electrons that a level pixel as bright would give, all segments together
     "predicted": ("float", ("S", "H", "W")),  # counts that the slopes explain
     "residual": ("float", ("H", "W")),  # rms over segments of measured minus predicted, in units of expected noise
     "height": ("float", ("H", "W")),  # metres, mean zero
@@ -53,13 +52,9 @@ class Slot:
 
 
 SLOTS: Mapping[str, Slot] = {
-    "slopes": Slot(("images", *CALIBRATION), ("p", "q", "sigma_p", "sigma_q", "rejected", "kappa")),
-    "rerender": Slot(
-        ("images", *CALIBRATION, "p", "q", "sigma_p", "sigma_q", "rejected", "kappa"), ("predicted", "residual")
-    ),
-    "integrate": Slot(
-        (*CALIBRATION, "p", "q", "sigma_p", "sigma_q", "rejected", "kappa", "residual"), ("height", "misfit")
-    ),
+    "slopes": Slot(("images", *CALIBRATION), ("p", "q", "sigma_p", "sigma_q", "rejected")),
+    "rerender": Slot(("images", *CALIBRATION, "p", "q", "sigma_p", "sigma_q", "rejected"), ("predicted", "residual")),
+    "integrate": Slot((*CALIBRATION, "p", "q", "sigma_p", "sigma_q", "rejected", "residual"), ("height", "misfit")),
 }
 
 

@@ -18,7 +18,7 @@ from inference.accuracy import compare, without_plane
 from inference.calibration import Calibration, calibrate
 from inference.forward_model import render
 from inference.pipeline import Pipeline
-from inference.registry import MODELS, SLOTS, find_model_set, list_model_sets, write_card
+from inference.registry import MODELS, SLOTS, find_model_set, list_model_sets, read_card, write_card
 from inference.session import OnnxSession
 
 Floats = NDArray[np.float64]
@@ -252,7 +252,7 @@ def test_a_changed_graph_is_refused_with_the_way_out(tmp_path: Path) -> None:
         file.write(b"\0")
     with pytest.raises(ComponentFailed, match="eclips train classical"):
         find_model_set("classical", tmp_path)
-    write_card(tmp_path / "classical", "classical", "", "", {})
+    write_card(read_card(tmp_path / "classical"))
     find_model_set("classical", tmp_path)
 
 
