@@ -32,7 +32,7 @@ TENSORS: Mapping[str, tuple[str, tuple[str | int, ...]]] = {
     "q": ("float", ("U", "W")),  # dz/dy between neighbours of a column, U = H - 1
     "sigma_p": ("float", ("H", "V")),  # standard deviations of p and q; large where rejected, never infinite
     "sigma_q": ("float", ("U", "W")),
-    "rejected": ("uint8", ("H", "W")),  # 1 where a segment is saturated or there is no signal
+    "rejected": ("uint8", ("H", "W")),  # 1 where saturated, without signal, or beyond 75 degrees
     "predicted": ("float", ("S", "H", "W")),  # counts that the slopes explain
     "residual": ("float", ("H", "W")),  # rms over segments of measured minus predicted, in units of expected noise
     "height": ("float", ("H", "W")),  # metres, mean zero

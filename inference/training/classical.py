@@ -35,7 +35,7 @@ def slopes(
 
     With a = v_x / v_b and b = v_y / v_b of the inverted electrons v, the unit length of the normal gives n_z for any
     `flat_share`; the derivatives of p and q by a and b carry the photon noise through. Pixels of less than one
-    electron have no signal.
+    electron have no signal; beyond 75 degrees (n_z below 0.2588) only clipped or noisy pixels lie, so they are cut.
     """
     counts = op.Cast(images, to=1)
     gain = op.Unsqueeze(gain_counts_per_electron, op.Constant(value_ints=[1, 2]))
@@ -48,7 +48,6 @@ def slopes(
     vx, vy, vb = op.Split(op.MatMul(inversion, flat), num_outputs=3, axis=0)
     dim = vb < 1.0
     saturated = op.ReduceMax(counts, op.Constant(value_ints=[0]), keepdims=0) >= saturation_counts
-    rejected_row = op.Or(dim, op.Reshape(saturated, op.Constant(value_ints=[1, -1])))
     safe_vb = op.Where(dim, op.Constant(value_float=1.0), vb)
     nothing = op.Constant(value_float=0.0)
     a = op.Where(dim, nothing, vx / safe_vb)
@@ -59,7 +58,9 @@ def slopes(
     under_root = 1.0 + r2 * (flat_share * flat_share - offset_share * offset_share)
     root = op.Sqrt(op.Max(under_root, op.Constant(value_float=1.0e-6)))
     nz_any = (root - r2 * flat_share * offset_share) / (1.0 + r2 * flat_share * flat_share)
-    nz = op.Max(nz_any, op.Constant(value_float=0.05))
+    nz = op.Max(nz_any, op.Constant(value_float=0.2588190451025207))
+    unusable = op.Or(dim, op.Reshape(saturated, op.Constant(value_ints=[1, -1])))
+    rejected_row = op.Or(unusable, nz_any < nz)
     base = flat_share * nz + offset_share
     k = base / nz
     p_centre = op.Reshape(0.0 - a * k, size)
