@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from acquisition.errors import BadInput
+
 Floats = NDArray[np.floating]
 
 
@@ -21,7 +23,10 @@ class Accuracy:
 
 
 def compare(height_m: Floats, truth_m: Floats, pixel_size_m: float) -> Accuracy:
-    """Both (H, W) in metres on the same pixels; normals by forward differences."""
+    """Both (H, W) in metres on the same square pixels; normals by forward differences. Raises `BadInput` when the
+    shapes differ."""
+    if height_m.shape != truth_m.shape or height_m.ndim != 2:
+        raise BadInput(f"a height of shape {height_m.shape} cannot be compared with a truth of shape {truth_m.shape}")
     height, truth = np.asarray(height_m, np.float64), np.asarray(truth_m, np.float64)
     cosine = np.sum(normals(height, pixel_size_m) * normals(truth, pixel_size_m), axis=0)
     angles_deg = np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
@@ -42,7 +47,9 @@ def normals(height_m: Floats, pixel_size_m: float) -> NDArray[np.float64]:
 def without_plane(height_m: Floats) -> NDArray[np.float64]:
     """(H, W) with its least-squares plane taken off."""
     rows, columns = height_m.shape
-    y, x = np.mgrid[-1.0 : 1.0 : rows * 1j, -1.0 : 1.0 : columns * 1j]
-    design = np.column_stack([np.ones(height_m.size), x.ravel(), y.ravel()])
-    plane, *_ = np.linalg.lstsq(design, np.ravel(height_m), rcond=None)
-    return np.asarray(height_m - (design @ plane).reshape(height_m.shape), np.float64)
+    level = np.asarray(height_m, np.float64) - np.mean(height_m, dtype=np.float64)
+    y, x = (np.arange(size) - 0.5 * (size - 1) for size in (rows, columns))
+    # Centred coordinates of a full grid are orthogonal, so each coefficient is a projection of its own.
+    along_x = (level @ x).sum() / max(rows * (x @ x), 1.0)
+    along_y = (y @ level).sum() / max(columns * (y @ y), 1.0)
+    return np.asarray(level - along_x * x - along_y * y[:, np.newaxis], np.float64)

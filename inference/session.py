@@ -44,6 +44,9 @@ class OnnxSession:
         options = ort.SessionOptions()
         options.log_severity_level = ERRORS_ONLY
         options.intra_op_num_threads = threads
+        # Three graphs take turns on the same cores, beside detector and recorder: threads that spin while they wait
+        # would take the cores from those that work.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = ort.InferenceSession(str(path), options, providers=wanted or [CPU])
         except Exception as error:  # onnxruntime raises its own many types, all meaning: this graph does not load
