@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,17 @@ from hardware_drivers.tiff_metadata import ImageFile, read_image_file
 
 @dataclass(frozen=True, slots=True)
 class ImageSet:
-    """`images`: (S, H, W) uint16 in channel order; `instrument` with what the files tell of themselves put in."""
+    """`images`: (S, H, W) uint16 in channel order; `instrument` with what the files tell of themselves put in.
+
+    `taken`: when, in the microscope's own time of day, if the files say it. `assumed`: what they leave to the
+    instrument file, in words for people.
+    """
 
     images: NDArray[np.uint16]
     instrument: Instrument
     files: tuple[Path, ...]
+    taken: datetime | None = None
+    assumed: tuple[str, ...] = ()
 
 
 def read_image_sets(files: Sequence[Path], instrument: Instrument, pattern: str | None = None) -> list[ImageSet]:
@@ -36,16 +43,14 @@ def read_image_sets(files: Sequence[Path], instrument: Instrument, pattern: str 
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
         raise BadInput(f"no such file: {', '.join(missing)}")
-    segments = len(instrument.detector.segments)
+    names = [segment.name for segment in instrument.detector.segments]
     read = {path: read_image_file(path) for path in files}
-    if all(len(image.pages) == segments for image in read.values()):
+    if all(len(image.pages) == len(names) for image in read.values()):
         return [_image_set([image], instrument) for image in read.values()]
-    several = [str(path) for path, image in read.items() if len(image.pages) > 1]
-    if several:
-        raise BadInput(
-            f"{several[0]} has {len(read[Path(several[0])].pages)} pages; expected 1, or {segments} segments"
-        )
-    groups = _by_pattern(files, pattern) if pattern else _by_one_letter(files, segments)
+    for path, image in read.items():
+        if len(image.pages) > 1:
+            raise BadInput(f"{path} has {len(image.pages)} pages; expected 1, or one for each of {len(names)} segments")
+    groups = _by_pattern(files, pattern) if pattern else _by_one_letter(files, names)
     return [_image_set(_in_order(group, read, instrument, name), instrument) for name, group in groups.items()]
 
 
@@ -67,7 +72,12 @@ def _image_set(images: Sequence[ImageFile], instrument: Instrument) -> ImageSet:
         current_a=first.current_a,
     )
     stack = np.ascontiguousarray(np.concatenate([image.pages for image in images]))
-    return ImageSet(stack, used, tuple(image.path for image in images))
+    assumed = () if first.pixel_size_m else (_told_pixel_size(first, used),)
+    return ImageSet(stack, used, tuple(image.path for image in images), first.taken, assumed)
+
+
+def _told_pixel_size(image: ImageFile, used: Instrument) -> str:
+    return f"pixel size {used.scan.pixel_size_m:g} m is the instrument file's: {image.path.name} does not tell its own"
 
 
 def _in_order(
@@ -96,30 +106,59 @@ def _by_pattern(files: Sequence[Path], pattern: str) -> dict[str, dict[str, Path
         if match is None:
             raise BadInput(f"{path.name} does not match the pattern {pattern!r}")
         rest = path.name[: match.start("channel")] + "*" + path.name[match.end("channel") :]
-        _add(groups.setdefault(rest, {}), match["channel"], path, rest)
+        _add(groups.setdefault(str(path.with_name(rest)), {}), match["channel"], path)
+    return _in_natural_order(groups)
+
+
+def _by_one_letter(files: Sequence[Path], names: Sequence[str]) -> dict[str, dict[str, Path]]:
+    """The place in the names where masking one letter or digit makes groups of one file per segment.
+
+    Where several places do, the one whose letters are the segments' names is meant; else it is not guessed.
+    """
+    found: dict[frozenset[frozenset[Path]], dict[str, dict[str, Path]]] = {}
+    shortest = min(len(path.name) for path in files)
+    # Counted from the end too, since what comes before the channel often grows a digit (frame 9, frame 10).
+    for place in (*range(-1, -shortest - 1, -1), *range(shortest)):
+        groups = _masked(files, place)
+        if all(len(group) == len(names) for group in groups.values()):
+            found.setdefault(frozenset(frozenset(group.values()) for group in groups.values()), groups)
+    named = [groups for groups in found.values() if all(set(group) == set(names) for group in groups.values())]
+    candidates = named or list(found.values())
+    told = ", ".join(sorted(path.name for path in files)[:4])
+    if not candidates:
+        raise BadInput(
+            f"{len(files)} files do not make sets of {len(names)} segments whose names differ in one letter or digit "
+            f"({told}...): is a segment missing? Else say how they differ with --pattern"
+        )
+    if len(candidates) > 1:
+        raise BadInput(
+            f"the files make sets of {len(names)} in {len(candidates)} ways ({told}...): "
+            "say which part of the name is the channel with --pattern"
+        )
+    return _in_natural_order(candidates[0])
+
+
+def _masked(files: Sequence[Path], place: int) -> dict[str, dict[str, Path]]:
+    """Groups by the name without the character at `place`; files where it is no letter or digit stand alone."""
+    groups: dict[str, dict[str, Path]] = {}
+    for path in files:
+        at = place % len(path.name)
+        masked = path.name[:at] + "*" + path.name[at + 1 :] if path.name[at].isalnum() else path.name
+        groups.setdefault(str(path.with_name(masked)), {})[path.name[at]] = path
     return groups
 
 
-def _by_one_letter(files: Sequence[Path], segments: int) -> dict[str, dict[str, Path]]:
-    """The place in the names where masking one letter or digit makes groups of one file per segment."""
-    names = [path.name for path in files]
-    shortest = min(len(name) for name in names)
-    # Counted from the end too, since what comes before the channel often grows a digit (frame 9, frame 10).
-    for place in (*range(-1, -shortest - 1, -1), *range(shortest)):
-        groups: dict[str, dict[str, Path]] = {}
-        for path in files:
-            at = place % len(path.name)
-            groups.setdefault(path.name[:at] + "*" + path.name[at + 1 :], {})[path.name[at]] = path
-        whole = all(len(group) == segments for group in groups.values())
-        if whole and all(channel.isalnum() for group in groups.values() for channel in group):
-            return dict(sorted(groups.items()))
-    raise BadInput(
-        f"{len(files)} files do not make sets of {segments} segments whose names differ in one letter or digit "
-        f"({', '.join(sorted(names)[:4])}...): is a segment missing? Else say how they differ with --pattern"
-    )
+def _in_natural_order(groups: Mapping[str, dict[str, Path]]) -> dict[str, dict[str, Path]]:
+    """Frame 9 before frame 10."""
+    return dict(sorted(groups.items(), key=lambda item: _text_and_numbers(item[0])))
 
 
-def _add(group: dict[str, Path], channel: str, path: Path, rest: str) -> None:
+def _text_and_numbers(name: str) -> list[tuple[str, int]]:
+    parts = re.split(r"(\d+)", name)
+    return [(text, int(number)) for text, number in zip(parts[::2], [*parts[1::2], "-1"], strict=True)]
+
+
+def _add(group: dict[str, Path], channel: str, path: Path) -> None:
     if channel in group:
-        raise BadInput(f"{path.name} and {group[channel].name} are both channel {channel!r} of {rest!r}")
+        raise BadInput(f"{path} and {group[channel]} are both channel {channel!r} of one set")
     group[channel] = path

@@ -15,6 +15,8 @@ from acquisition.errors import BadInput
 
 FEI_TAG = 34682
 CENTIMETRE = 3
+LARGEST_PIXEL_M = 1.0e-4
+FULL_SCALE_8_TO_16 = 257
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +34,17 @@ class ImageFile:
 
 
 def read_image_file(path: Path) -> ImageFile:
-    """Raises `BadInput` when `path` is no greyscale TIFF of 8 or 16 bits."""
+    """Raises `BadInput` when `path` is no greyscale TIFF of 8 or 16 bits, or its pages differ in size.
+
+    8 bits are widened to the full scale of 16, as microscopes do themselves: white stays white, so that saturation is
+    seen; gains and dark levels in an instrument file are then in counts of that scale.
+    """
     try:
         with tifffile.TiffFile(path) as file:
-            pages = np.stack([_grey(page.asarray(), path) for page in file.pages])
+            images = [_grey(page.asarray(), path) for page in file.pages]
+            if len({image.shape for image in images}) > 1:
+                raise BadInput(f"{path} has pages of different sizes: {[image.shape for image in images]}")
+            pages = np.stack(images)
             tags = file.pages[0].tags
             fei = tags[FEI_TAG].value if FEI_TAG in tags else None
             pixel_size_m = _resolution_pixel_size_m(tags)
@@ -93,12 +102,14 @@ def _grey(image: NDArray[np.generic], path: Path) -> NDArray[np.uint16]:
         raise BadInput(
             f"{path}: a page of shape {image.shape} and type {image.dtype}; greyscale of 8 or 16 bits is read"
         )
-    return image.astype(np.uint16)
+    return image.astype(np.uint16) * np.uint16(FULL_SCALE_8_TO_16 if image.dtype == np.uint8 else 1)
 
 
 def _resolution_pixel_size_m(tags: tifffile.TiffTags) -> float | None:
-    """Only from a resolution in centimetres: dots per inch in image files are nearly always made up."""
+    """Only from a resolution in centimetres, and below 0.1 mm: dots per inch in image files are nearly always made up,
+    and so are those of a screen written in centimetres."""
     if "XResolution" not in tags or "ResolutionUnit" not in tags or int(tags["ResolutionUnit"].value) != CENTIMETRE:
         return None
     pixels, centimetres = tags["XResolution"].value
-    return 0.01 * centimetres / pixels if pixels and centimetres else None
+    pixel_size_m = 0.01 * centimetres / pixels if pixels else 0.0
+    return pixel_size_m if 0.0 < pixel_size_m < LARGEST_PIXEL_M else None
