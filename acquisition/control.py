@@ -112,7 +112,7 @@ class ControlServer:
 
     def _reply(self, identity: bytes, command_id: str, done: Future[Answer]) -> None:
         if not done.cancelled():
-            tree = {**_ANSWER.dump_python(done.result(), mode="json"), "id": command_id}
+            tree = {**_ANSWER.dump_python(done.result()), "id": command_id}
             self._socket.send_multipart([identity, cbor2.dumps(tree)])
 
     async def _carry_out(self, command: Command) -> Answer:
@@ -123,6 +123,8 @@ class ControlServer:
         except LimitExceeded as error:
             details = {"value": error.value, "limit": error.limit, "setting": error.setting}
             return Answer(command.id, "refused", reason=str(error), details=details)
+        except BadInput as error:
+            return Answer(command.id, "refused", reason=str(error), details={"bad_input": True})
         except RequestRefused as error:
             return Answer(command.id, "refused", reason=str(error), details={"permitted": list(error.permitted)})
         except EclipsError as error:
@@ -150,13 +152,13 @@ class ControlClient:
     ) -> Any:
         """The value of a command that was done.
 
-        Raises `LimitExceeded` or `RequestRefused` when it was refused, `ComponentFailed` when it failed or nobody
+        Raises `LimitExceeded`, `BadInput` or `RequestRefused` when it was refused, `ComponentFailed` when it failed or nobody
         answered in time.
         """
         command_id = uuid.uuid4().hex
         deadline_utc_ns = time.time_ns() + round(deadline_s * 1e9)
         command = Command(command_id, name, dict(arguments or {}), deadline_utc_ns, command_id)
-        self._socket.send(cbor2.dumps(_COMMAND.dump_python(command, mode="json")))
+        self._socket.send(cbor2.dumps(_COMMAND.dump_python(command)))
         stop = time.monotonic() + deadline_s
         while (left_s := stop - time.monotonic()) > 0 and self._socket.poll(max(1, round(left_s * 1000))):
             answer = _ANSWER.validate_python(wire.load_map(self._socket.recv()))
@@ -170,6 +172,8 @@ def _value_of(answer: Answer) -> Any:
         return answer.value
     if answer.status == "refused" and "limit" in answer.details:
         raise LimitExceeded(answer.reason, **answer.details)
+    if answer.status == "refused" and "bad_input" in answer.details:
+        raise BadInput(answer.reason)
     if answer.status == "refused":
         raise RequestRefused(answer.reason, permitted=answer.details.get("permitted", ()))
     raise ComponentFailed(answer.reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -91,7 +92,8 @@ def _add_problems(app: FastAPI) -> None:
         status_code, title = _kind_of(error)
         extra: dict[str, Any] = {}
         if isinstance(error, LimitExceeded):
-            extra = {"value": error.value, "limit": error.limit, "setting": error.setting}
+            value = error.value if math.isfinite(error.value) else str(error.value)
+            extra = {"value": value, "limit": error.limit, "setting": error.setting}
         elif isinstance(error, RequestRefused):
             extra = {"permitted": list(error.permitted)}
         return _problem(status_code, title, str(error), **extra)

@@ -1,4 +1,4 @@
-"""Forwards commands to the acquisition node: many callers, one socket, each command in its turn."""
+"""Forwards commands to the acquisition node; callers in several threads never wait for one another."""
 
 from __future__ import annotations
 
@@ -14,20 +14,27 @@ from acquisition.endpoints import CurveKeys
 
 
 class RunControl:
-    """Thread-safe and usable from an event loop. Errors are those of `ControlClient.call`."""
+    """One socket per calling thread. Errors are those of `ControlClient.call`."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, keys: CurveKeys | None) -> None:
-        self._client = ControlClient(context, address, keys)
-        self._lock = threading.Lock()
+        self._context = context
+        self._address = address
+        self._keys = keys
+        self._of_thread = threading.local()
+        self._clients: list[ControlClient] = []
 
     def close(self) -> None:
-        self._client.close()
+        for client in self._clients:
+            client.close()
 
     def call(
         self, name: str, arguments: Mapping[str, Any] | None = None, *, deadline_s: float = DEFAULT_DEADLINE_S
     ) -> Any:
-        with self._lock:
-            return self._client.call(name, arguments, deadline_s=deadline_s)
+        client: ControlClient | None = getattr(self._of_thread, "client", None)
+        if client is None:
+            client = self._of_thread.client = ControlClient(self._context, self._address, self._keys)
+            self._clients.append(client)
+        return client.call(name, arguments, deadline_s=deadline_s)
 
     async def ask(self, name: str, arguments: Mapping[str, Any] | None = None) -> Any:
         """The same without blocking the event loop."""

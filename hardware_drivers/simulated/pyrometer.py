@@ -14,7 +14,11 @@ NOISE_K = 0.4
 
 
 class SimulatedPyrometer(SimulatedDevice):
-    """`range_k` bounds what it can show; outside it readings are invalid. `emissivity` is what it assumes at first."""
+    """`range_k` bounds what it can show: colder specimens read its low end, hotter ones are invalid (over-range).
+
+    A specimen must be heated through the cold part with the laser on, so cold cannot count as invalid. `emissivity`
+    is what it assumes at first.
+    """
 
     def __init__(
         self, name: str, world: World, emissivity_limits: Limits, range_k: Limits, emissivity: float = 0.7
@@ -34,12 +38,10 @@ class SimulatedPyrometer(SimulatedDevice):
         shown_k = _shown_temperature_k(self._world.temperature_k, self._world.emissivity, self._emissivity)
         shown_k += NOISE_K * self._rng.standard_normal()
         reason = ""
-        if shown_k < self._range_k.low:
-            reason = f"below the pyrometer's range of {self._range_k.low:g} K"
-        elif shown_k > self._range_k.high:
+        if shown_k > self._range_k.high:
             reason = f"above the pyrometer's range of {self._range_k.high:g} K"
         return {
-            "temperature_k": self._reading(math.nan if reason else shown_k, reason),
+            "temperature_k": self._reading(math.nan if reason else max(shown_k, self._range_k.low), reason),
             "emissivity": self._reading(self._emissivity),
         }
 

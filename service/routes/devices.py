@@ -8,6 +8,7 @@ from fastapi import APIRouter
 
 from acquisition.errors import RequestRefused
 from service.routes.shared import Wired
+from service.routes.status import STATUS_DEADLINE_S
 
 router = APIRouter(prefix="/devices", tags=["devices"])
 
@@ -15,12 +16,12 @@ router = APIRouter(prefix="/devices", tags=["devices"])
 @router.get("")
 def devices(wired: Wired) -> Any:
     """Every device with kind, readings and limits."""
-    return wired.hub.status.get("devices", {})
+    return wired.control.call("status", deadline_s=STATUS_DEADLINE_S)["devices"]
 
 
 @router.get("/{name}")
 def device(wired: Wired, name: str) -> Any:
-    known = wired.hub.status.get("devices", {})
+    known = wired.control.call("status", deadline_s=STATUS_DEADLINE_S)["devices"]
     if name not in known:
         raise RequestRefused(f"there is no device {name!r}", permitted=tuple(known))
     return known[name]

@@ -7,20 +7,19 @@ from typing import Any
 
 from fastapi import APIRouter, Query
 
-from acquisition.errors import ComponentFailed
 from inference.registry import list_model_sets
 from service.pictures import COLORMAPS, colormap
 from service.routes.shared import Wired
 
 router = APIRouter(tags=["status"])
 
+STATUS_DEADLINE_S = 2.0
+
 
 @router.get("/status")
-def status(wired: Wired) -> dict[str, Any]:
-    """The node's status as of its last heartbeat. 503 when the node is silent."""
-    if not wired.hub.connected:
-        raise ComponentFailed("the acquisition node gives no sign of life; is `eclips acquire` running?")
-    return wired.hub.status
+def status(wired: Wired) -> Any:
+    """The node's status at this moment. 503 when the node is silent."""
+    return wired.control.call("status", deadline_s=STATUS_DEADLINE_S)
 
 
 @router.get("/ready")

@@ -50,8 +50,16 @@ async def test_hot_specimen_is_read_as_hot_as_it_is(rig: Rig) -> None:
         assert readings["emissivity"].value == pytest.approx(0.7, abs=1e-3)
 
 
-async def test_out_of_range_is_invalid_with_a_reason_and_no_temperature(rig: Rig) -> None:
+async def test_a_cold_specimen_reads_the_low_end_of_the_range(rig: Rig) -> None:
     async with rig.pyrometer as pyrometer:
+        reading = (await pyrometer.read())["temperature_k"]
+        assert reading.valid and reading.value == 523.0
+
+
+async def test_over_range_is_invalid_with_a_reason_and_no_temperature(rig: Rig) -> None:
+    async with rig.pyrometer as pyrometer:
+        await pyrometer.set_emissivity(0.02)
+        await rig.settle(1.5)
         reading = (await pyrometer.read())["temperature_k"]
         assert not reading.valid and "range" in reading.reason
         assert math.isnan(reading.value)

@@ -1,0 +1,139 @@
+"""Commands: one answer each, refusals with reason and limit, repeats answered alike, late ones not begun."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import cbor2
+import pytest
+import zmq
+from conftest import free_ports, wait_until
+
+from acquisition.control import ControlClient, ControlServer
+from acquisition.errors import BadInput, ComponentFailed, DeviceFailed, LimitExceeded, RequestRefused
+
+
+class Node:
+    """A control server whose handler does what the command's name says."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.address = f"tcp://127.0.0.1:{free_ports(1)[0]}"
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+        self.server = ControlServer(self.context, self.address, self._handle, self.loop)
+        self.client = ControlClient(self.context, self.address)
+
+    async def _handle(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        self.begun.append(name)
+        match name:
+            case "limit":
+                raise LimitExceeded("1800 is above 1500", value=1800.0, limit=1500.0, setting="limits.x")
+            case "bad":
+                raise BadInput("no such thing")
+            case "refuse":
+                raise RequestRefused("not now", permitted=("stop", "abort"))
+            case "fail":
+                raise DeviceFailed("the stage does not answer")
+            case "bug":
+                raise ZeroDivisionError
+        return dict(arguments)
+
+    def close(self) -> None:
+        self.client.close()
+        self.server.close()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(5)
+        self.loop.close()
+        self.context.destroy(linger=0)
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    made = Node()
+    yield made
+    made.close()
+
+
+def test_a_command_is_answered_with_its_value(node: Node) -> None:
+    assert node.client.call("echo", {"a": 1.5}) == {"a": 1.5}
+
+
+def test_a_limit_comes_back_with_value_limit_and_setting(node: Node) -> None:
+    with pytest.raises(LimitExceeded, match="1800 is above 1500") as refused:
+        node.client.call("limit")
+    assert (refused.value.value, refused.value.limit, refused.value.setting) == (1800.0, 1500.0, "limits.x")
+
+
+def test_a_refusal_comes_back_with_what_is_permitted(node: Node) -> None:
+    with pytest.raises(RequestRefused) as refused:
+        node.client.call("refuse")
+    assert refused.value.permitted == ("stop", "abort")
+
+
+def test_bad_input_comes_back_as_bad_input(node: Node) -> None:
+    with pytest.raises(BadInput, match="no such thing"):
+        node.client.call("bad")
+
+
+def test_numbers_that_are_not_finite_arrive_as_they_are(node: Node) -> None:
+    assert node.client.call("echo", {"values": {"a": float("inf")}}) == {"values": {"a": float("inf")}}
+
+
+@pytest.mark.parametrize("name", ["fail", "bug"])
+def test_failures_are_told_and_leave_the_server_alive(node: Node, name: str) -> None:
+    with pytest.raises(ComponentFailed):
+        node.client.call(name)
+    assert node.client.call("echo") == {}
+
+
+def test_nobody_there_is_said_within_the_deadline() -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    client = ControlClient(context, f"tcp://127.0.0.1:{free_ports(1)[0]}")
+    with pytest.raises(ComponentFailed, match=r"did not answer status within 0\.3 s"):
+        client.call("status", deadline_s=0.3)
+    client.close()
+    context.destroy(linger=0)
+
+
+def raw_command(**changes: object) -> bytes:
+    command = {"id": "1", "name": "echo", "arguments": {}, "deadline_utc_ns": time.time_ns() + 10**10}
+    return cbor2.dumps({**command, "idempotency_key": "k", **changes})
+
+
+def test_a_repeated_command_is_answered_alike_and_done_once(node: Node) -> None:
+    raw = node.context.socket(zmq.DEALER)
+    raw.connect(node.address)
+    for attempt in ("1", "2"):
+        raw.send(raw_command(id=attempt))
+        assert raw.poll(5000)
+        answer = cbor2.loads(raw.recv())
+        assert (answer["id"], answer["status"]) == (attempt, "done")
+    assert node.begun == ["echo"]
+    raw.close(0)
+
+
+def test_a_command_after_its_deadline_is_not_begun(node: Node) -> None:
+    raw = node.context.socket(zmq.DEALER)
+    raw.connect(node.address)
+    raw.send(raw_command(deadline_utc_ns=time.time_ns() - 1))
+    assert raw.poll(5000)
+    assert cbor2.loads(raw.recv())["status"] == "refused"
+    assert node.begun == []
+    raw.close(0)
+
+
+def test_garbage_is_counted_and_harms_nobody(node: Node) -> None:
+    raw = node.context.socket(zmq.DEALER)
+    raw.connect(node.address)
+    for message in (b"", b"\xff\xff", cbor2.dumps(7), cbor2.dumps({"id": 1}), raw_command(arguments=[1])):
+        raw.send(message)
+    wait_until(lambda: node.server.rejected == 5, lambda: f"{node.server.rejected} rejected")
+    assert node.client.call("echo") == {}
+    raw.close(0)
