@@ -1,0 +1,163 @@
+// The operator page: joins the lines to the service with the panes and the controls.
+
+import { Alarms } from "./alarms.js";
+import { Banner, Bar } from "./bar.js";
+import { RunControls } from "./controls.js";
+import { GasCard, HeaterCard, StageCard } from "./devices.js";
+import { $, el, typing } from "./dom.js";
+import { cursorOverlay } from "./pane.js";
+import { HeightPane, NormalsPane, SegmentPanes, TrustPane, probeText } from "./panes.js";
+import { Profile } from "./profile.js";
+import { Recordings } from "./recordings.js";
+import { Relief } from "./relief.js";
+import { LiveSocket, get, openStatus, post } from "./socket.js";
+import { Trends } from "./trends.js";
+import { clockTime, duration } from "./units.js";
+
+const HEARTBEAT_MS = 10_000;
+const SILENT_AFTER_MS = 2500;
+const LARGE_PANE_PX = 620;
+
+/** What all parts of the page share: the newest message, the newest status, the cursor. */
+const page = {
+  live: null, liveAt: 0, status: null, field: null, cursor: null, frozen: false, lost: false, replaying: null,
+  imagePanes: [],
+  banner: new Banner(),
+  probe: (cursor) => {
+    page.cursor = cursor;
+    for (const pane of page.imagePanes) pane.paintOver();
+    tellProbe();
+  },
+  freeze: (on) => {
+    page.frozen = on;
+    live.freeze(on);
+  },
+  redraw: () => page.live && show(page.live),
+  // A frozen page keeps the layers that it has; a live one asks for the new choice with its next wish.
+  wantLayers: () => page.redraw(),
+};
+
+const segments = new SegmentPanes(page);
+const height = new HeightPane(page);
+const normals = new NormalsPane(page);
+const trust = new TrustPane(page);
+const relief = new Relief();
+const profile = new Profile(page, height);
+for (const pane of page.imagePanes) pane.overlays.push(cursorOverlay(page));
+const bar = new Bar(page), alarms = new Alarms(page), run = new RunControls(page);
+const heater = new HeaterCard(), gas = new GasCard(), stage = new StageCard();
+const recordings = new Recordings(page);
+const trends = new Trends(page);
+
+const live = new LiveSocket(wish, (message) => {
+  page.live = message;
+  page.liveAt = performance.now();
+  show(message);
+  if (message.layers.height) profile.follow(message.layers.height);
+});
+
+function wish() {
+  const sides = page.imagePanes.map((pane) => Math.min(pane.base.width, pane.base.height));
+  return { layers: ["segments", "height", trust.layer], max_px: Math.max(0, ...sides) > LARGE_PANE_PX ? 1024 : 512 };
+}
+
+function show(message) {
+  segments.show(message);
+  const field = message.layers.height ?? null;
+  page.field = field;
+  if (field) {
+    height.show(field, message.result.sequence);
+    normals.show(field);
+    relief.show(field, height.range, height.table);
+    trust.show(message);
+  }
+  tellProbe();
+}
+
+function tellProbe() {
+  const parts = probeText(page);
+  $("probe").replaceChildren(...(parts
+    ? parts.flatMap(([name, text]) => [`${name} `, el("b", {}, text)])
+    : ["move over an image to read its values"]));
+}
+
+// The status, and what happens when it no longer comes
+
+let statusAt = performance.now(), lostAt = null, before = null;
+
+openStatus(
+  (status) => {
+    statusAt = performance.now();
+    page.status = status;
+    page.replaying = status.state === "acquiring" ? status.run?.replayed ?? null : null;
+    if (lostAt !== null) foundAgain(status);
+    for (const part of [bar, alarms, run]) part.show(status);
+    for (const card of [heater, gas, stage]) card.show(status, page.replaying);
+    recordings.show();
+  },
+  (event) => {
+    alarms.addEvent(event);
+    if (["transition", "run_complete"].includes(event.name)) setTimeout(() => recordings.refresh(), 300);
+  },
+  () => {},
+  () => lose("the connection to the service is lost"),
+);
+
+setInterval(() => {
+  if (performance.now() - statusAt > SILENT_AFTER_MS) lose("the acquisition program gives no sign of life");
+}, 500);
+
+async function lose(why) {
+  if (lostAt === null) {
+    lostAt = Date.now();
+    before = page.status;
+    page.lost = true;
+  }
+  page.banner.hold("lost", `${why} since ${clockTime(lostAt * 1e6)}; what is shown is old; trying again every second`);
+  // After a new start of the service the old key opens nothing: then trying again would never help.
+  const refused = await get("/ready").then(() => false, (error) => error.status === 401);
+  if (refused) page.banner.hold("lost", "the service was started anew with another key: open the link that it printed");
+}
+
+async function foundAgain(status) {
+  const away = (Date.now() - lostAt) / 1000, since = lostAt * 1e6;
+  lostAt = null;
+  page.lost = false;
+  page.banner.clear("lost");
+  const told = [`connected again after ${duration(away)} min`];
+  const then = before?.run, now = status.run;
+  if (then && now && then.run_id === now.run_id) told.push(`${now.frames - then.frames} frames were taken meanwhile`);
+  else if (now?.run_id !== then?.run_id) told.push(`another run is under way: ${now?.run_id ?? "none"}`);
+  try {
+    const { events } = await get(`/trends?seconds=${Math.min(3600, Math.ceil(away) + 1)}`);
+    const missed = events.filter((event) => event.utc_ns >= since);
+    missed.forEach((event) => alarms.addEvent(event));
+    told.push(`${missed.length} events missed${missed.length ? `, the last: ${missed.at(-1).text}` : ""}`);
+  } catch {
+    told.push("events of that time are not known");
+  }
+  page.banner.tell(told.join("; "), "calm", 12_000);
+  recordings.refresh();
+}
+
+// Somebody is watching: said only while the page can be seen
+
+const beat = () => document.hidden || post("/operator:heartbeat").catch(() => {});
+setInterval(beat, HEARTBEAT_MS);
+document.addEventListener("visibilitychange", beat);
+beat();
+
+const KEYS = {
+  " ": () => run.freeze(),
+  r: () => run.toggleRecording(),
+  p: () => profile.toggle(),
+  ArrowLeft: () => recordings.step(-1),
+  ArrowRight: () => recordings.step(1),
+};
+
+document.addEventListener("keydown", (event) => {
+  const act = KEYS[event.key];
+  if (!act || typing(event) || event.ctrlKey || event.metaKey || event.altKey || event.repeat && event.key.length === 1) return;
+  event.preventDefault();
+  act();
+});

@@ -1,0 +1,129 @@
+// The runs folder as a list, and the replay: open, scrub, step, leave.
+
+import { $, attempt, el, setClass, setText } from "./dom.js";
+import { get, post } from "./socket.js";
+import { bytes } from "./units.js";
+
+const REFRESH_MS = 3000;
+
+export class Recordings {
+  constructor(page) {
+    this.page = page;
+    this.line = $("runs-line");
+    this.shown = "";
+    this.dragging = false;
+    this.verdicts = new Map();
+    const slider = $("replay-position");
+    slider.oninput = () => {
+      this.dragging = true;
+      this.seek(Number(slider.value));
+    };
+    slider.onchange = () => (this.dragging = false);
+    $("replay-back").onclick = () => this.step(-1);
+    $("replay-forward").onclick = () => this.step(1);
+    $("replay-end").onclick = () => attempt(this.line, () => post("/run:stop"), "replay ended");
+    setInterval(() => document.hidden || this.refresh(), REFRESH_MS);
+    this.refresh();
+  }
+
+  async refresh() {
+    try {
+      this.runs = await get("/runs");
+      this.draw();
+    } catch {
+      return; // the banner already says that the service does not answer
+    }
+  }
+
+  draw() {
+    if (!this.runs) return;
+    const { status, replaying } = this.page, live = status?.state === "acquiring" ? status.run : null;
+    const state = JSON.stringify([this.runs, replaying?.run_id, live?.run_id, status?.state, [...this.verdicts]]);
+    if (state === this.shown) return;
+    this.shown = state;
+    setText($("runs-note"), String(this.runs.length));
+    $("runs").replaceChildren(...this.runs.map((run) => this.entry(run, live, replaying)));
+  }
+
+  entry(run, live, replaying) {
+    const frames = `${run.frames} frame${run.frames === 1 ? "" : "s"}`;
+    const details = run.status === "recording" ? "recording" : `${run.status} · ${frames} · ${bytes(run.bytes)}`;
+    const picture = run.thumbnail ? el("img", { src: run.thumbnail, alt: "", loading: "lazy" }) : el("span", { class: "blank" });
+    const busy = this.page.status?.state !== "idle" && !replaying;
+    const why = run.run_id === live?.run_id ? "this run is being recorded" : busy ? "stop the run first" : "";
+    const open = el("button", { "aria-label": `Replay ${run.run_id}`, disabled: Boolean(why), title: why, onclick: () => this.open(run) }, "Open");
+    const verify = el("button", { "aria-label": `Verify ${run.run_id}`, disabled: run.status === "recording", title: "Read every page and check every checksum", onclick: () => this.verify(run) }, "Verify");
+    const verdict = this.verdicts.get(run.run_id);
+    return el("li", { class: replaying?.run_id === run.run_id ? "playing" : "", title: run.reason || run.notes || run.run_id },
+      picture,
+      el("span", { class: "name" }, shortName(run.run_id), el("span", { class: run.status === "incomplete" ? "note warn" : "note" }, why && !run.bytes ? why : details)),
+      open, verify,
+      verdict ? el("span", { class: `told note ${verdict.ok ? "" : "wrong"}` }, verdict.text) : null);
+  }
+
+  open(run) {
+    return attempt(this.line, async () => {
+      if (this.page.replaying) await post("/run:stop");
+      const speed = $("replay-speed").value;
+      await post("/replay", { run: run.run_id, speed, loop: true });
+      if (speed === "step") await post("/replay:seek", { position: 0 });
+    });
+  }
+
+  async verify(run) {
+    this.verdicts.set(run.run_id, { ok: true, text: "verifying…" });
+    this.draw();
+    try {
+      const found = await post(`/runs/${encodeURIComponent(run.run_id)}/verify`);
+      const good = `verified: ${found.frames} frames and ${found.heights} heights are whole`;
+      this.verdicts.set(run.run_id, { ok: found.ok, text: found.ok ? good : found.findings.join("; ") });
+    } catch (error) {
+      this.verdicts.set(run.run_id, { ok: false, text: error.message });
+    }
+    this.draw();
+  }
+
+  /** The newest wish wins: while one seek is on its way, only the last of those that follow is sent. */
+  async seek(position) {
+    this.wanted = position;
+    if (this.seeking) return;
+    this.seeking = true;
+    while (this.wanted !== null) {
+      const next = this.wanted;
+      this.wanted = null;
+      await attempt(this.line, () => post("/replay:seek", { position: next }));
+    }
+    this.seeking = false;
+  }
+
+  step(by) {
+    const replay = this.page.replaying;
+    if (!replay) return;
+    this.seek(Math.min(replay.total - 1, Math.max(0, this.position(replay) + by)));
+  }
+
+  /** The service tells which position is next; what is seen is the one before. */
+  position(replay) {
+    return Math.max(0, Math.min(replay.total, replay.position) - 1);
+  }
+
+  show() {
+    const replay = this.page.replaying;
+    setClass(document.body, "replay", replay);
+    $("scrubber").hidden = !replay;
+    if (replay) {
+      const at = this.position(replay);
+      $("replay-position").max = replay.total - 1;
+      if (!this.dragging) $("replay-position").value = at;
+      setText($("replay-count"), `${at + 1} / ${replay.total}`);
+      setText($("replay-name"), `${replay.run_id} · ${replay.speed === "step" ? "by hand" : `${replay.speed} ×`}`);
+    }
+    this.draw();
+  }
+}
+
+/** `2026-11-21T05-14-30-192_name` reads better as day, time and name. */
+function shortName(runId) {
+  const match = /^\d{4}-(\d\d)-(\d\d)T(\d\d)-(\d\d)-(\d\d)-\d+_(.*)$/.exec(runId);
+  return match ? `${match[2]}.${match[1]}. ${match[3]}:${match[4]}:${match[5]} ${match[6]}` : runId;
+}

@@ -1,0 +1,126 @@
+// Temperature, pressure, flows, laser current and consistency residual on one time axis, with marks where things happened.
+
+import { $ } from "./dom.js";
+import { get } from "./socket.js";
+import { MOL_PER_S_PER_SCCM, ZERO_CELSIUS_K, digits, formula } from "./units.js";
+
+const REFRESH_MS = 2000;
+const GAS_COLOURS = ["#8fc7a3", "#c58fc7", "#8f9fc7", "#c7b58f"];
+const MARKED = new Set(["transition", "setpoint", "armed", "off", "alarm", "safe_state", "run_complete"]);
+
+export class Trends {
+  constructor(page) {
+    this.page = page;
+    $("trends-span").onchange = () => this.refresh();
+    new ResizeObserver(() => this.draw()).observe($("trends"));
+    setInterval(() => document.hidden || this.refresh(), REFRESH_MS);
+    this.refresh();
+  }
+
+  async refresh() {
+    try {
+      this.data = await get(`/trends?seconds=${$("trends-span").value}`);
+      this.draw();
+    } catch {
+      return; // the banner already says that the service does not answer
+    }
+  }
+
+  draw() {
+    if (!this.data || !this.page.status || !window.Plotly) return;
+    const lanes = lanesOf(this.page.status.devices), traces = [], annotations = [];
+    const layout = emptyLayout(this.data, Number($("trends-span").value));
+    lanes.forEach((lane, index) => {
+      const axis = index ? `y${index + 1}` : "y", gap = 0.035;
+      const low = 1 - (index + 1) / lanes.length + gap, high = 1 - index / lanes.length - gap / 2;
+      layout[`yaxis${index ? index + 1 : ""}`] = { ...Y_AXIS, domain: [low, high], ...rangeOf(lane, this.data) };
+      for (const line of lane.lines) traces.push(trace(line, this.data.channels[line.channel], axis));
+      annotations.push(label(lane, this.data, (low + high) / 2));
+    });
+    window.Plotly.react($("trends"), traces, { ...layout, annotations }, { displayModeBar: false, responsive: false });
+  }
+}
+
+/** One lane a quantity; several gases share theirs. */
+function lanesOf(devices) {
+  const of = (kind) => Object.entries(devices).filter(([, device]) => device.kind === kind);
+  const gases = of("mass_flow_controller").map(([name, device], index) => ({
+    channel: `${name}.flow_mol_per_s`, colour: GAS_COLOURS[index % GAS_COLOURS.length], name: formula(device.gas ?? name),
+    scale: (value) => value / MOL_PER_S_PER_SCCM,
+  }));
+  const single = (kind, quantity, title, unit, colour, scale = (value) => value) =>
+    of(kind).map(([name]) => ({ title, unit, lines: [{ channel: `${name}.${quantity}`, colour, name: "", scale }] }));
+  return [
+    ...single("pyrometer", "temperature_k", "temperature", "°C", "#e8955b", (kelvin) => kelvin - ZERO_CELSIUS_K),
+    ...single("laser_heater", "current_a", "laser", "A", "#d9c36f"),
+    ...single("pressure_gauge", "pressure_pa", "pressure", "Pa", "#6fb3d9"),
+    ...(gases.length ? [{ title: "flow", unit: "sccm", lines: gases }] : []),
+    { title: "residual", unit: "× noise", lines: [
+      { channel: "figures.consistency_residual", colour: "#a8b2be", name: "", scale: (value) => value }] },
+  ];
+}
+
+const Y_AXIS = {
+  fixedrange: true, showgrid: false, zeroline: false, nticks: 2, tickfont: { size: 9 }, ticklen: 2, color: "#7f8894",
+};
+
+const last = (data, line) => {
+  const value = data.channels[line.channel]?.values.at(-1);
+  return value == null ? null : line.scale(value);
+};
+
+/** A flat line belongs in the middle of its lane, not on an axis of noise. */
+function rangeOf(lane, data) {
+  let low = Infinity, high = -Infinity;
+  for (const line of lane.lines) {
+    for (const value of data.channels[line.channel]?.values ?? []) {
+      if (value == null) continue;
+      low = Math.min(low, line.scale(value));
+      high = Math.max(high, line.scale(value));
+    }
+  }
+  if (low > high) return { range: [0, 1], showticklabels: false };
+  if (low === 0 && high === 0) return { range: [-0.2, 1], tickvals: [0] };
+  const least = Math.max(0.02 * Math.abs(high), 1e-3), room = Math.max((high - low) * 0.15, least);
+  return { range: [low - room, high + room] };
+}
+
+function trace(line, channel, axis) {
+  return {
+    type: "scatter", mode: "lines", yaxis: axis, name: line.name, line: { color: line.colour, width: 1.4 },
+    x: (channel?.utc_ns ?? []).map(toDate),
+    y: (channel?.values ?? []).map((value) => (value == null ? null : line.scale(value))),
+    hovertemplate: `%{x|%H:%M:%S}  %{y:.4~g}<extra>${line.name}</extra>`,
+  };
+}
+
+function label(lane, data, middle) {
+  const values = lane.lines.map((line) => {
+    const text = `${line.name} ${digits(last(data, line))}`.trim();
+    return `<span style="color:${line.colour}">${text}</span>`;
+  });
+  return {
+    xref: "paper", yref: "paper", x: 1.005, y: middle, xanchor: "left", yanchor: "middle", showarrow: false, align: "left",
+    text: `${lane.title} ${values.join(" ")} ${lane.unit}`, font: { size: 10, color: "#7f8894" },
+  };
+}
+
+const toDate = (utcNs) => new Date(utcNs / 1e6);
+
+function emptyLayout(data, seconds) {
+  const now = Date.now();
+  const marks = data.events.filter((event) => MARKED.has(event.name));
+  return {
+    margin: { l: 44, r: 152, t: 2, b: 17 }, paper_bgcolor: "transparent", plot_bgcolor: "transparent",
+    font: { color: "#7f8894", family: "system-ui, sans-serif", size: 10 }, showlegend: false, hovermode: "closest",
+    hoverlabel: { bgcolor: "#1b1f25", bordercolor: "#363d47" }, dragmode: false,
+    xaxis: {
+      range: [new Date(now - seconds * 1000), new Date(now)], fixedrange: true, gridcolor: "#1d2127", tickformat: "%H:%M:%S",
+      nticks: 8, anchor: "free", position: 0,
+    },
+    shapes: marks.map((event) => ({
+      type: "line", xref: "x", yref: "paper", x0: toDate(event.utc_ns), x1: toDate(event.utc_ns), y0: 0, y1: 1,
+      line: { width: 1, dash: "dot", color: event.severity === "info" ? "#4a525d" : event.severity === "warning" ? "#a67a2c" : "#c2474b" },
+    })),
+  };
+}
