@@ -70,7 +70,8 @@ class DataConsumer:
                 "lease_s": lease_s,
                 "about": self._about,
             }
-            self._socket.send(cbor2.dumps(credit))
+            if not self._send([cbor2.dumps(credit)]):
+                continue
             answer = self._receive(nonce, min(left_s, ASK_AGAIN_AFTER_S))
             if answer is not None:
                 delivery = self._unpack(wants, *answer)
@@ -82,11 +83,19 @@ class DataConsumer:
         """Give a result to the node. Returns "" when it was taken, else why not; raises `ComponentFailed` when the
         node does not answer."""
         nonce = next(self._nonces)
-        self._socket.send_multipart([cbor2.dumps({"kind": "result", "nonce": nonce}), *wire.encode(result)], copy=False)
-        answer = self._receive(nonce, timeout_s)
+        sent = self._send([cbor2.dumps({"kind": "result", "nonce": nonce}), *wire.encode(result)])
+        answer = self._receive(nonce, timeout_s) if sent else None
         if answer is None:
             raise ComponentFailed(f"the acquisition node did not acknowledge a result within {timeout_s:g} s")
         return str(answer[0].get("reason", ""))
+
+    def _send(self, parts: list[wire.Part]) -> bool:
+        """False when nobody takes it: there is no node, or it does not let us in."""
+        try:
+            self._socket.send_multipart(parts, copy=False)
+        except zmq.Again:
+            return False
+        return True
 
     def _receive(self, nonce: int, timeout_s: float) -> tuple[dict[str, Any], list[wire.Part]] | None:
         """The answer to `nonce`; answers to earlier requests that were given up are passed over."""

@@ -158,8 +158,11 @@ class ControlClient:
         command_id = uuid.uuid4().hex
         deadline_utc_ns = time.time_ns() + round(deadline_s * 1e9)
         command = Command(command_id, name, dict(arguments or {}), deadline_utc_ns, command_id)
-        self._socket.send(cbor2.dumps(_COMMAND.dump_python(command)))
         stop = time.monotonic() + deadline_s
+        try:
+            self._socket.send(cbor2.dumps(_COMMAND.dump_python(command)))
+        except zmq.Again:
+            raise ComponentFailed(f"there is no acquisition node at {self._address}, or it refuses our key") from None
         while (left_s := stop - time.monotonic()) > 0 and self._socket.poll(max(1, round(left_s * 1000))):
             answer = _ANSWER.validate_python(wire.load_map(self._socket.recv()))
             if answer.id == command_id:

@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 LINGER_MS = 500
 HEARTBEAT_MS = 2000
+SEND_TIMEOUT_MS = 500
 
 
 class SocketThread:
@@ -97,6 +98,8 @@ class SocketThread:
 def configure(socket: zmq.Socket[bytes], high_water_mark: int) -> None:
     """The settings every socket gets: nothing queues without bound, nothing lingers, dead peers are noticed."""
     socket.setsockopt(zmq.LINGER, LINGER_MS)
+    # A peer that refuses the handshake leaves a sender without a pipe, where it would wait for ever.
+    socket.setsockopt(zmq.SNDTIMEO, SEND_TIMEOUT_MS)
     socket.setsockopt(zmq.SNDHWM, high_water_mark)
     socket.setsockopt(zmq.RCVHWM, high_water_mark)
     socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
