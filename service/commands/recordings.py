@@ -29,6 +29,8 @@ from inference.reprocess import Reprocessed
 from inference.reprocess import reprocess as reprocess_run
 from service import wiring
 from service.commands.shared import AsJson, Config, RunArgument, progress_bar, say, say_json
+from service.height_picture import height_picture
+from service.pictures import COLORMAPS
 from service.settings import load_settings
 
 Out = Annotated[Path, typer.Option("--out", help="Folder of the new run; must not exist.")]
@@ -42,7 +44,7 @@ SETTLING_S = 30.0
 
 def add_to(app: typer.Typer) -> None:
     app.command("import")(import_images)
-    for command in (simulate, verify, repair, reprocess):
+    for command in (simulate, verify, repair, reprocess, picture):
         app.command()(command)
 
 
@@ -153,6 +155,24 @@ def reprocess(
         for sequence, accuracy in done.accuracy.items():
             say(f"  frame {sequence:5d}  {_errors_line(asdict(accuracy))}")
         say(f"  mean         {_errors_line(_mean_errors(done))}")
+
+
+def picture(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option("--out", help="PNG file to write.", dir_okay=False)],
+    frame: Annotated[int, typer.Option("--frame", min=0, help="Sequence number of the frame.")] = 0,
+    colours: Annotated[str, typer.Option("--colours", help=f"Colour map: {', '.join(COLORMAPS)}.")] = "viridis",
+    size: Annotated[int, typer.Option(min=64, max=8192, help="Longest side in pixels at most.")] = 1024,
+) -> None:
+    """Draw a height map of a run, levelled on its surroundings, with scale bar and height range.
+
+    Example: eclips picture spiral --frame 3 --out spiral.png
+    """
+    recorded = RecordedRun(run)
+    header = recorded.heights[frame].header if frame in recorded.heights else None
+    pixel_size_m = header.pixel_size_m if header else recorded.manifest.pixel_size_m
+    out.write_bytes(height_picture(recorded.read_height(frame), pixel_size_m, colours, size))
+    say(f"wrote {out}")
 
 
 def _errors_line(errors: Mapping[str, float]) -> str:
