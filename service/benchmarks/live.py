@@ -27,7 +27,7 @@ SERVE_PORT = 8091
 FRAMES = {512: (24, 48), 1024: (10, 24)}
 
 
-def measure(quick: bool) -> Mapping[str, tuple[float, str]]:
+def measure(quick: bool, data: Path | None) -> Mapping[str, tuple[float, str]]:
     """Rows of [live]. Frames a second count from the first to the last recorded height of a replay at full speed."""
     rows: dict[str, tuple[float, str]] = {}
     with tempfile.TemporaryDirectory(prefix="eclips-bench-") as folder:

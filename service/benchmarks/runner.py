@@ -12,23 +12,23 @@ from rich.console import Console
 from rich.table import Table
 
 from acquisition.errors import BadInput
-from service.benchmarks import live
+from service.benchmarks import imprint, live
 
 ROWS_FILE = Path(__file__).parent / "rows.toml"
 
 
-Benchmark = Callable[[bool], Mapping[str, tuple[float, str]]]
-"""Measures (quick or not) and returns value and conditions by row name; rows it leaves out count as missed."""
+Benchmark = Callable[[bool, Path | None], Mapping[str, tuple[float, str]]]
+"""Measures (quick or not, with a folder of real data or without) and returns value and conditions by row name; rows it leaves out count as missed."""
 
-BENCHMARKS: Mapping[str, Benchmark] = {"live": live.measure}
+BENCHMARKS: Mapping[str, Benchmark] = {"live": live.measure, "imprint": imprint.measure}
 
 
-def run_benchmark(what: str, quick: bool, json_file: Path | None) -> None:
+def run_benchmark(what: str, quick: bool, json_file: Path | None, data: Path | None) -> None:
     """Measure, print, and write the rows when asked to."""
     if what not in BENCHMARKS:
         raise BadInput(f"benchmark {what!r} is unknown; known: {', '.join(BENCHMARKS)}")
     targets = tomllib.loads(ROWS_FILE.read_text(encoding="utf-8"))[what]
-    measured = BENCHMARKS[what](quick)
+    measured = BENCHMARKS[what](quick, data)
     rows = [_row(name, target, measured.get(name), quick) for name, target in targets.items()]
     _print(what, rows)
     if json_file is not None:
@@ -47,7 +47,8 @@ def _row(name: str, target: Mapping[str, Any], found: tuple[float, str] | None, 
 
 def _print(what: str, rows: list[dict[str, Any]]) -> None:
     table = Table(title=f"eclips bench {what}")
-    for heading in ("row", "value", "unit", "target", "holds", "conditions"):
+    table.add_column("row", no_wrap=True)
+    for heading in ("value", "unit", "target", "holds", "conditions"):
         table.add_column(heading)
     for row in rows:
         value = "-" if row["value"] is None else f"{row['value']:.3g}"

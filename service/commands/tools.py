@@ -59,15 +59,16 @@ def train(
 
 
 def bench(
-    what: Annotated[str, typer.Argument(help="live.")] = "live",
+    what: Annotated[str, typer.Argument(help="live or imprint.")] = "live",
     quick: Annotated[bool, typer.Option("--quick", help="End within 40 s.")] = False,
+    data: Annotated[Path | None, typer.Option("--data", help="Folder of real data.", exists=True)] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")] = None,
 ) -> None:
     """Measure this machine against the fixed list of rows.
 
     Example: eclips bench live --quick
     """
-    run_benchmark(what, quick, json_file)
+    run_benchmark(what, quick, json_file, data)
 
 
 def doctor(config: Config = None, as_json: AsJson = False) -> None:
