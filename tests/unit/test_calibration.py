@@ -1,4 +1,4 @@
-"""What a frame's calibration takes from the instrument file, and what it finds in the frame where the file is silent."""
+"""What a calibration takes from the instrument file, and what it finds in the frame where the file is silent."""
 
 from __future__ import annotations
 
