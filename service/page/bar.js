@@ -1,6 +1,6 @@
 // The top bar: what an operator decides by in five seconds.
 
-import { $, attempt, setClass, setText } from "./dom.js";
+import { $, attempt, el, setClass, setText } from "./dom.js";
 import { post } from "./socket.js";
 import { bytes, celsius, digits, duration } from "./units.js";
 
@@ -80,6 +80,7 @@ export class Banner {
 
   /** A message that stays until `clear(key)`. */
   hold(key, text, kind = "wrong") {
+    if (this.standing.get(key)?.text === text) return;
     this.standing.set(key, { text, kind });
     this.show();
   }
@@ -98,10 +99,7 @@ export class Banner {
 
   show() {
     const entries = [...this.standing.values()];
-    const first = entries.find((entry) => entry.kind === "wrong") ?? entries.at(-1);
-    this.strip.hidden = !first;
-    if (!first) return;
-    setText(this.strip, first.text);
-    this.strip.className = first.kind;
+    this.strip.hidden = !entries.length;
+    this.strip.replaceChildren(...entries.map(({ text, kind }) => el("p", { class: kind }, text)));
   }
 }

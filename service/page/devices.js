@@ -5,7 +5,7 @@ import { post } from "./socket.js";
 import { MOL_PER_S_PER_SCCM, digits, formula, percent } from "./units.js";
 
 const COLOURS = ["#8fc7a3", "#c58fc7", "#8f9fc7", "#c7b58f"];
-const REPLAYING = "a recording is being replayed: leave the replay to drive devices";
+const REPLAYING = "replaying: leave the replay to drive devices";
 
 const number = (input, what) => {
   const text = input.value.trim().replace(",", ".");

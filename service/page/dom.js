@@ -46,6 +46,11 @@ export async function attempt(line, action, done = "") {
   }
 }
 
+/** How much larger than on a small screen everything drawn by hand must be: the style sheet's type grows with the screen. */
+export function typeScale() {
+  return parseFloat(getComputedStyle(document.documentElement).fontSize) / 12.5;
+}
+
 export function typing(event) {
   return event.target instanceof Element && event.target.closest("input, select, textarea, button, summary, dialog");
 }

@@ -93,26 +93,25 @@ export function bilinear({ data, width, height }, x, y) {
   return top + (bottom - top) * fy;
 }
 
+const EDGE = 0.06;
+
 /**
- * The step h = a + b x + s [x > x0] that fits best, by least squares at every x0 between 8 and 92 % of the line.
+ * The step h = a + b x + s [x > x0] that fits best, by least squares at every x0 between 8 and 92 % of the line; then
+ * once more without the edge itself, which no image resolves (as ISO 5436-1 leaves it out).
  * Neighbouring pixels of a height map are not independent: sigmas are widened by their correlation (AR(1)).
  */
 export function fitStep(distance, heights) {
   const n = distance.length, end = distance[n - 1];
   const x = Array.from(distance, (d) => d / end);
-  let best = null;
+  let rough = null;
   for (let cut = Math.ceil(0.08 * n); cut < 0.92 * n; cut++) {
-    const found = solveStep(x, heights, cut);
-    if (found && (!best || found.chi2 < best.chi2)) best = found;
+    const found = solveStep(x, heights, cut, 0);
+    if (found && (!rough || found.chi2 < rough.chi2)) rough = found;
   }
+  const best = rough && solveStep(x, heights, rough.cut, Math.round(EDGE * n));
   if (!best) return null;
   const [a, b, s] = best.parameters;
-  const rest = x.map((value, i) => heights[i] - a - b * value - (i >= best.cut ? s : 0));
-  const variance = best.chi2 / Math.max(1, n - 3);
-  let lagged = 0;
-  for (let i = 1; i < n; i++) lagged += rest[i] * rest[i - 1];
-  const rho = Math.min(0.98, Math.max(0, lagged / Math.max(best.chi2, 1e-300)));
-  const widening = (1 + rho) / (1 - rho);
+  const variance = best.chi2 / Math.max(1, best.count - 3), widening = wideningOf(x, heights, best);
   const slope = b / end, sigmaSlope = Math.sqrt(variance * widening * best.covariance[1]) / end;
   return {
     cut: best.cut, base: a, rise: b, step: s,
@@ -122,20 +121,36 @@ export function fitStep(distance, heights) {
   };
 }
 
-function solveStep(x, h, cut) {
-  const n = x.length;
-  let sx = 0, sxx = 0, sh = 0, sxh = 0, tx = 0, th = 0, shh = 0;
-  for (let i = 0; i < n; i++) {
-    sx += x[i]; sxx += x[i] * x[i]; sh += h[i]; sxh += x[i] * h[i]; shh += h[i] * h[i];
-    if (i >= cut) { tx += x[i]; th += h[i]; }
+/** By how much correlated neighbours widen a variance: (1 + rho) / (1 - rho). */
+function wideningOf(x, heights, { parameters: [a, b, s], cut, gap, chi2 }) {
+  let lagged = 0, before = 0;
+  for (let i = 0; i < x.length; i++) {
+    const left = Math.abs(i - cut) < gap ? 0 : heights[i] - a - b * x[i] - (i >= cut ? s : 0);
+    lagged += left * before;
+    before = left;
   }
-  const m = n - cut;
-  const inverse = invert([[n, sx, m], [sx, sxx, tx], [m, tx, m]]);
+  const rho = Math.min(0.98, Math.max(0, lagged / Math.max(chi2, 1e-300)));
+  return (1 + rho) / (1 - rho);
+}
+
+/** Least squares for one place of the step, without the `gap` pixels on either side of it. */
+function solveStep(x, h, cut, gap) {
+  let n = 0, m = 0, sx = 0, sxx = 0, sh = 0, sxh = 0, tx = 0, th = 0;
+  for (let i = 0; i < x.length; i++) {
+    if (Math.abs(i - cut) < gap) continue;
+    n++; sx += x[i]; sxx += x[i] * x[i]; sh += h[i]; sxh += x[i] * h[i];
+    if (i >= cut) { m++; tx += x[i]; th += h[i]; }
+  }
+  const inverse = m > 1 && n - m > 1 ? invert([[n, sx, m], [sx, sxx, tx], [m, tx, m]]) : null;
   if (!inverse) return null;
   const right = [sh, sxh, th];
   const parameters = inverse.map((row) => row[0] * right[0] + row[1] * right[1] + row[2] * right[2]);
-  const chi2 = Math.max(0, shh - parameters.reduce((sum, value, i) => sum + value * right[i], 0));
-  return { cut, parameters, chi2, covariance: [inverse[0][0], inverse[1][1], inverse[2][2]] };
+  const [a, b, s] = parameters;
+  let chi2 = 0;
+  for (let i = 0; i < x.length; i++) {
+    if (Math.abs(i - cut) >= gap) chi2 += (h[i] - a - b * x[i] - (i >= cut ? s : 0)) ** 2;
+  }
+  return { cut, gap, count: n, parameters, chi2, covariance: [inverse[0][0], inverse[1][1], inverse[2][2]] };
 }
 
 function invert([[a, b, c], [d, e, f], [g, h, i]]) {

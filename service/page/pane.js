@@ -1,6 +1,6 @@
 // One image on the page: a canvas for the pixels and one above it for what moves (cursor, line, scale bar).
 
-import { el } from "./dom.js";
+import { el, typeScale } from "./dom.js";
 import { length, niceBelow } from "./units.js";
 
 export class Pane {
@@ -107,6 +107,7 @@ export function scaleBarOverlay(widthOf) {
   return (context, { x, y, w, h }, ratio) => {
     const metres = widthOf();
     if (!metres) return;
+    ratio *= typeScale();
     const bar = niceBelow(metres / 3), long = (bar / metres) * w, margin = 9 * ratio;
     const left = x + margin, bottom = y + h - margin;
     context.font = `600 ${12 * ratio}px system-ui, sans-serif`;

@@ -184,7 +184,7 @@ export class TrustPane {
       const reach = Math.max(Math.abs(low), Math.abs(high));
       const pixels = this.pane.pixels(field.width, field.height);
       if (low < 0) paintMapped(field.data, -reach, reach, diverging, pixels);
-      else paintMapped(field.data, 0, reach, table("inferno"), pixels);
+      else paintMapped(field.data, low, high, table("inferno"), pixels);
       this.pane.draw();
     }
     if (!figures) return;

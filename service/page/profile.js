@@ -1,7 +1,7 @@
 // The line profile: drawn on the height pane, followed over time, its step measured, saved as CSV.
 
 import { table } from "./colours.js";
-import { $, saveFile, setText } from "./dom.js";
+import { $, saveFile, setText, typeScale } from "./dom.js";
 import { alongLine, fitStep, rangeOf } from "./fields.js";
 import { length, lengthUnit, digits, niceBelow, withSigma } from "./units.js";
 
@@ -101,16 +101,16 @@ export class Profile {
   }
 
   paintChart() {
-    const { context, width, height, ratio } = fitted($("profile"));
+    const { context, width, height, ratio } = fitted($("profile")), scale = ratio * typeScale();
     if (!this.measured) return;
     const { distance, heights } = this.measured, end = distance.at(-1);
     let [low, high] = [Math.min(...heights), Math.max(...heights)];
     const room = 0.12 * (high - low) || 1e-12;
     [low, high] = [low - room, high + room];
-    const box = { left: 46 * ratio, right: width - 8 * ratio, top: 4 * ratio, bottom: height - 17 * ratio };
+    const box = { left: 46 * scale, right: width - 8 * scale, top: 4 * scale, bottom: height - 17 * scale };
     const X = (d) => box.left + (d / end) * (box.right - box.left);
     const Y = (z) => box.bottom - ((z - low) / (high - low)) * (box.bottom - box.top);
-    axes(context, box, { end, low, high }, X, Y, ratio);
+    axes(context, box, { end, low, high }, X, Y, scale);
     if (this.step && Math.abs(this.step.step) > 2 * this.step.sigmaStep) this.paintFit(context, X, Y, distance, ratio);
     context.strokeStyle = "#7fc4d9";
     context.lineWidth = 1.5 * ratio;
@@ -183,7 +183,7 @@ function axes(context, box, { end, low, high }, X, Y, ratio) {
   context.textAlign = "center";
   context.textBaseline = "top";
   const step = niceBelow(end / 2.2);
-  for (let d = 0; d < end; d += step) {
+  for (let d = 0; d < 0.93 * end; d += step) {
     rule(context, X(d), box.bottom, X(d), box.bottom + 3 * ratio);
     context.fillText(digits(d * along.factor), X(d), box.bottom + 4 * ratio);
   }

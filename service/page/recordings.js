@@ -47,7 +47,8 @@ export class Recordings {
 
   entry(run, live, replaying) {
     const frames = `${run.frames} frame${run.frames === 1 ? "" : "s"}`;
-    const details = run.status === "recording" ? "recording" : `${run.status} · ${frames} · ${bytes(run.bytes)}`;
+    const side = `${run.shape.at(-1)} × ${run.shape.at(-2)} px`;
+    const details = run.status === "recording" ? "recording" : `${run.status} · ${frames} · ${side} · ${bytes(run.bytes)}`;
     const picture = run.thumbnail ? el("img", { src: run.thumbnail, alt: "", loading: "lazy" }) : el("span", { class: "blank" });
     const busy = this.page.status?.state !== "idle" && !replaying;
     const why = run.run_id === live?.run_id ? "this run is being recorded" : busy ? "stop the run first" : "";
@@ -56,8 +57,8 @@ export class Recordings {
     const verdict = this.verdicts.get(run.run_id);
     return el("li", { class: replaying?.run_id === run.run_id ? "playing" : "", title: run.reason || run.notes || run.run_id },
       picture,
-      el("span", { class: "name" }, shortName(run.run_id), el("span", { class: run.status === "incomplete" ? "note warn" : "note" }, why && !run.bytes ? why : details)),
-      open, verify,
+      el("span", { class: "name" }, shortName(run.run_id)), open, verify,
+      el("span", { class: run.status === "incomplete" ? "details note warn" : "details note" }, details),
       verdict ? el("span", { class: `told note ${verdict.ok ? "" : "wrong"}` }, verdict.text) : null);
   }
 
@@ -102,9 +103,10 @@ export class Recordings {
     this.seek(Math.min(replay.total - 1, Math.max(0, this.position(replay) + by)));
   }
 
-  /** The service tells which position is next; what is seen is the one before. */
+  /** The service tells which position is next; what is seen is the one before, and before the first the last. */
   position(replay) {
-    return Math.max(0, Math.min(replay.total, replay.position) - 1);
+    if (replay.position > 0) return Math.min(replay.total, replay.position) - 1;
+    return this.page.status.run.frames > 0 ? replay.total - 1 : 0;
   }
 
   show() {

@@ -14,7 +14,7 @@ export class Relief {
     this.canvas = $("relief");
     this.yaw = 0.6;
     this.tilt = 0.62;
-    this.zoom = 1;
+    this.zoom = 1.12;
     this.exaggeration = null;
     this.field = null;
     this.slider = $("relief-slider");

@@ -1,6 +1,6 @@
 // Temperature, pressure, flows, laser current and consistency residual on one time axis, with marks where things happened.
 
-import { $ } from "./dom.js";
+import { $, typeScale } from "./dom.js";
 import { get } from "./socket.js";
 import { MOL_PER_S_PER_SCCM, ZERO_CELSIUS_K, digits, formula } from "./units.js";
 
@@ -33,7 +33,7 @@ export class Trends {
     lanes.forEach((lane, index) => {
       const axis = index ? `y${index + 1}` : "y", gap = 0.035;
       const low = 1 - (index + 1) / lanes.length + gap, high = 1 - index / lanes.length - gap / 2;
-      layout[`yaxis${index ? index + 1 : ""}`] = { ...Y_AXIS, domain: [low, high], ...rangeOf(lane, this.data) };
+      layout[`yaxis${index ? index + 1 : ""}`] = { ...Y_AXIS, tickfont: { size: 9 * typeScale() }, domain: [low, high], ...rangeOf(lane, this.data) };
       for (const line of lane.lines) traces.push(trace(line, this.data.channels[line.channel], axis));
       annotations.push(label(lane, this.data, (low + high) / 2));
     });
@@ -61,7 +61,7 @@ function lanesOf(devices) {
 }
 
 const Y_AXIS = {
-  fixedrange: true, showgrid: false, zeroline: false, nticks: 2, tickfont: { size: 9 }, ticklen: 2, color: "#7f8894",
+  fixedrange: true, showgrid: false, zeroline: false, nticks: 2, ticklen: 2, color: "#7f8894",
 };
 
 const last = (data, line) => {
@@ -101,21 +101,22 @@ function label(lane, data, middle) {
   });
   return {
     xref: "paper", yref: "paper", x: 1.005, y: middle, xanchor: "left", yanchor: "middle", showarrow: false, align: "left",
-    text: `${lane.title} ${values.join(" ")} ${lane.unit}`, font: { size: 10, color: "#7f8894" },
+    text: `${lane.title} ${values.join(" ")} ${lane.unit}`, font: { size: 10 * typeScale(), color: "#7f8894" },
   };
 }
 
 const toDate = (utcNs) => new Date(utcNs / 1e6);
 
 function emptyLayout(data, seconds) {
-  const now = Date.now();
+  const now = Date.now(), began = Math.min(...Object.values(data.channels).map((channel) => (channel.utc_ns[0] ?? Infinity) / 1e6));
   const marks = data.events.filter((event) => MARKED.has(event.name));
+  const k = typeScale();
   return {
-    margin: { l: 44, r: 152, t: 2, b: 17 }, paper_bgcolor: "transparent", plot_bgcolor: "transparent",
-    font: { color: "#7f8894", family: "system-ui, sans-serif", size: 10 }, showlegend: false, hovermode: "closest",
+    margin: { l: 44 * k, r: 152 * k, t: 2, b: 17 * k }, paper_bgcolor: "transparent", plot_bgcolor: "transparent",
+    font: { color: "#7f8894", family: "system-ui, sans-serif", size: 10 * k }, showlegend: false, hovermode: "closest",
     hoverlabel: { bgcolor: "#1b1f25", bordercolor: "#363d47" }, dragmode: false,
     xaxis: {
-      range: [new Date(now - seconds * 1000), new Date(now)], fixedrange: true, gridcolor: "#1d2127", tickformat: "%H:%M:%S",
+      range: [new Date(Math.max(now - seconds * 1000, Math.min(began, now - 30_000))), new Date(now)], fixedrange: true, gridcolor: "#1d2127", tickformat: "%H:%M:%S",
       nticks: 8, anchor: "free", position: 0,
     },
     shapes: marks.map((event) => ({

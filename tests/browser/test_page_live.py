@@ -1,0 +1,79 @@
+"""The live panes: they draw, they change, they can be held, and each image says what lies under the pointer."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from picture import colours, fingerprint, wait_for_change
+
+IMAGES = ["Height map", "Normals", "Residual or sigma", "Segment A", "Segment D"]
+
+
+@pytest.mark.parametrize("label", IMAGES)
+def test_every_image_is_drawn_and_follows_the_frames(page: Page, label: str) -> None:
+    image = page.get_by_role("img", name=label, exact=True)
+    before = fingerprint(image)
+    wait_for_change(page, image, before)
+    assert colours(image) > 16
+
+
+def test_relief_follows_the_frames(page: Page) -> None:
+    relief = page.get_by_role("img", name="Relief of the height map")
+    assert colours(relief) > 16
+    wait_for_change(page, relief, fingerprint(relief))
+
+
+def test_freeze_holds_the_pictures_until_it_is_lifted(page: Page) -> None:
+    segment = page.get_by_role("img", name="Segment A", exact=True)
+    page.keyboard.press("Space")
+    expect(page.get_by_label("Frame age")).to_contain_text("FROZEN")
+    held = fingerprint(segment)
+    frames = page.get_by_label("Run state").inner_text()
+    expect(page.get_by_label("Run state")).not_to_have_text(frames)
+    assert fingerprint(segment) == held
+    page.keyboard.press("Space")
+    wait_for_change(page, segment, held)
+
+
+def test_segments_say_their_electrons_and_saturation(page: Page) -> None:
+    caption = page.get_by_role("button", name="Segment A")
+    expect(caption).to_contain_text("e⁻")
+    expect(caption).to_contain_text("sat 0.00 %")
+
+
+def test_click_on_a_segment_makes_it_fill_the_pane(page: Page) -> None:
+    page.get_by_role("button", name="Segment B").click()
+    expect(page.get_by_role("button", name="Segment A")).to_be_hidden()
+    page.get_by_role("button", name="Segment B").click()
+    expect(page.get_by_role("button", name="Segment A")).to_be_visible()
+
+
+def test_probe_tells_height_slope_normal_and_counts(page: Page) -> None:
+    page.locator("#height .over").hover()
+    probe = page.get_by_label("Probe")
+    for quantity in ("height", "slope", "normal", "residual", "counts"):
+        expect(probe).to_contain_text(quantity)
+    expect(probe).to_contain_text("nm")
+
+
+def test_cursor_is_linked_across_the_images(page: Page) -> None:
+    page.keyboard.press("Space")
+    marks = page.locator("#normals .over")
+    without = fingerprint(marks)
+    page.locator("#height .over").hover()
+    assert fingerprint(marks) != without
+
+
+def test_bar_tells_dose_temperature_pressure_and_provider(page: Page) -> None:
+    expect(page.get_by_label("Dose")).to_contain_text("e/nm²")
+    expect(page.get_by_label("Temperature", exact=True)).to_contain_text("°C")
+    expect(page.get_by_label("Pressure", exact=True)).to_contain_text("Pa")
+    expect(page.get_by_label("Inference provider")).to_have_text("CPU")
+    expect(page.get_by_label("Share of pixels rejected")).to_contain_text("% of pixels rejected")
+
+
+def test_trends_are_drawn_on_one_time_axis(page: Page) -> None:
+    expect(page.locator("#trends .js-plotly-plot, #trends.js-plotly-plot")).to_be_visible()
+    for quantity in ("temperature", "pressure", "flow", "laser", "residual"):
+        expect(page.locator("#trends")).to_contain_text(quantity)
