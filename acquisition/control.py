@@ -152,8 +152,8 @@ class ControlClient:
     ) -> Any:
         """The value of a command that was done.
 
-        Raises `LimitExceeded`, `BadInput` or `RequestRefused` when it was refused, `ComponentFailed` when it failed or nobody
-        answered in time.
+        Raises `LimitExceeded`, `BadInput` or `RequestRefused` when it was refused, `ComponentFailed` when it failed or
+        nobody answered in time.
         """
         command_id = uuid.uuid4().hex
         deadline_utc_ns = time.time_ns() + round(deadline_s * 1e9)

@@ -16,9 +16,9 @@ from service.benchmarks import imprint, live
 
 ROWS_FILE = Path(__file__).parent / "rows.toml"
 
-
 Benchmark = Callable[[bool, Path | None], Mapping[str, tuple[float, str]]]
-"""Measures (quick or not, with a folder of real data or without) and returns value and conditions by row name; rows it leaves out count as missed."""
+"""Measures (quick or not, with a folder of real data or without) and returns value and conditions by row name; rows
+that it leaves out count as missed."""
 
 BENCHMARKS: Mapping[str, Benchmark] = {"live": live.measure, "imprint": imprint.measure}
 
