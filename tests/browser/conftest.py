@@ -13,9 +13,14 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run"
-)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 PATIENCE_MS = 30_000
 REFUSAL = "Failed to load resource"
 
@@ -36,7 +41,7 @@ def browser() -> Iterator[Browser]:
             pytest.fail(missing)
         pytest.skip(missing)
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield started
         started.close()
 
@@ -44,9 +49,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def api(service_url: str) -> Iterator[httpx.Client]:
     base, key = service_url.split("/?key=")
-    with httpx.Client(
-        base_url=base + "/api/v1", headers={"Authorization": f"Bearer {key}"}, timeout=30
-    ) as client:
+    with httpx.Client(base_url=base + "/api/v1", headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
         yield client
 
 

@@ -22,9 +22,7 @@ def colours(canvas: Locator) -> int:
 
 def wait_for_change(page: Page, canvas: Locator, before: str) -> None:
     """Until the canvas shows something else; times out with the page's patience."""
-    page.wait_for_function(
-        "([canvas, before]) => canvas.toDataURL() !== before", arg=[canvas.element_handle(), before]
-    )
+    page.wait_for_function("([canvas, before]) => canvas.toDataURL() !== before", arg=[canvas.element_handle(), before])
 
 
 def drag(page: Page, canvas: Locator, start: tuple[float, float], end: tuple[float, float]) -> None:

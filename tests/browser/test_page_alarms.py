@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 
-import httpx
 from playwright.sync_api import Page, Route, WebSocketRoute, expect
 
 ALARM = {
@@ -67,7 +66,7 @@ def test_a_locked_heater_says_which_interlock_and_which_limit(page: Page) -> Non
     reason = "1350 K is above 1300 K (interlocks.temperature_max_k)"
     bad = {"name": "temperature below its limit", "good": False, "reason": reason}
     with_status(page, {"interlocks": {"permit": False, "inputs": [bad], "operator_countdown_s": None}})
-    expect(page.get_by_role("button", name="Arm")).to_be_disabled()
+    expect(page.get_by_role("button", name="Arm", exact=True)).to_be_disabled()
     expect(page.get_by_label("Why the heater is locked")).to_have_text(f"temperature below its limit: {reason}")
     expect(page.get_by_role("button", name="OFF", exact=True)).to_be_enabled()
 
@@ -87,7 +86,7 @@ def test_a_lost_line_is_told_and_comes_back_by_itself(page: Page) -> None:
     expect(page.get_by_role("alert")).to_contain_text("events missed")
 
 
-def test_frames_that_stop_turn_the_age_into_a_warning(page: Page, api: httpx.Client) -> None:
+def test_frames_that_stop_turn_the_age_into_a_warning(page: Page) -> None:
     page.route_web_socket(re.compile("/api/v1/live"), lambda socket: None)
     page.reload()
     expect(page.get_by_label("Frame age")).to_contain_text("STALE")

@@ -34,7 +34,7 @@ def test_a_current_beyond_the_limit_is_refused_with_value_and_limit(page: Page, 
 def test_the_heated_specimen_shows_on_the_thermometer_and_off_ends_it(page: Page) -> None:
     ask_for_current(page, "0.9")
     page.get_by_role("button", name="Confirm").click()
-    page.get_by_role("button", name="Arm").click()
+    page.get_by_role("button", name="Arm", exact=True).click()
     expect(page.get_by_label("Heater now")).to_contain_text("emitting · 0.900 of 0.900 A")
     page.get_by_role("button", name="OFF", exact=True).click()
     expect(page.get_by_label("Heater now")).to_contain_text("off · 0 of 0 A")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import Page, expect
-
 from picture import colours, fingerprint, wait_for_change
+from playwright.sync_api import Page, expect
 
 IMAGES = ["Height map", "Normals", "Residual or sigma", "Segment A", "Segment D"]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
-
 from picture import drag, fingerprint, wait_for_change
+from playwright.sync_api import Page, expect
 
 
 def test_a_line_across_an_edge_shows_its_step_height(page: Page) -> None:
@@ -40,7 +39,7 @@ def test_p_takes_the_profile_away_again(page: Page) -> None:
 
 def test_another_colour_map_paints_the_same_map_anew(page: Page) -> None:
     page.keyboard.press("Space")
-    height = page.get_by_role("img", name="Height map")
+    height = page.get_by_role("img", name="Height map", exact=True)
     before = fingerprint(height)
     page.get_by_label("Colour map").select_option("gray")
     wait_for_change(page, height, before)
@@ -62,7 +61,7 @@ def test_a_range_that_is_typed_stays(page: Page) -> None:
     page.get_by_label("Lower end of the colour range in nm").fill("-10")
     page.get_by_label("Lower end of the colour range in nm").press("Enter")
     expect(page.get_by_role("checkbox", name="lock")).to_be_checked()
-    height = page.get_by_role("img", name="Height map")
+    height = page.get_by_role("img", name="Height map", exact=True)
     page.get_by_label("Run state").click()
     wait_for_change(page, height, fingerprint(height))
     assert float(page.get_by_label("Lower end of the colour range in nm").input_value()) == -10

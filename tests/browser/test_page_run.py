@@ -6,9 +6,8 @@ import re
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
-
 from picture import fingerprint, wait_for_change
+from playwright.sync_api import Page, expect
 
 
 @pytest.fixture
