@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from acquisition.device_commands import DeviceCommands
 from acquisition.devices import ScanRequest
 from acquisition.errors import BadInput, RequestRefused
+from acquisition.node import AcquisitionNode
 from acquisition.replay import ReplaySource
 from acquisition.run import RunPlan
-
-if TYPE_CHECKING:
-    from acquisition.node import AcquisitionNode
+from acquisition.status import status_tree
 
 Side = Annotated[int, Field(ge=16, le=8192)]
 
@@ -96,7 +95,7 @@ class Commands:
         return await command(_checked(model, arguments))
 
     async def _status(self, _: Nothing) -> Any:
-        return self._node.status()
+        return status_tree(self._node)
 
     async def _heartbeat(self, _: Nothing) -> None:
         return None

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from acquisition.devices import Device, StagePosition
 from acquisition.errors import RequestRefused
-
-if TYPE_CHECKING:
-    from acquisition.node import AcquisitionNode
+from acquisition.node import AcquisitionNode
 
 STAGE_AXES = ("x_m", "y_m", "z_m")
 

@@ -1,10 +1,11 @@
-"""Everything that lives in the acquisition program, tied together: lab, run, recordings, stream and control."""
+"""What lives in the acquisition program, tied together: lab, run, recordings, guard and stream."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import logging
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,8 @@ from typing import Any
 import zmq
 
 from acquisition.clock import Clock, Instant
-from acquisition.commands import Commands
-from acquisition.control import ControlServer
 from acquisition.devices import Reading, ScanRequest
-from acquisition.endpoints import CurveKeys, Endpoints, authenticate_clients
+from acquisition.endpoints import CurveKeys, Endpoints
 from acquisition.errors import RecordingFailed
 from acquisition.frames import Event, Frame, Heartbeat, JoinedValue, Result, RunFinished, RunStarted, StateSample
 from acquisition.guard import Guard
@@ -27,12 +26,11 @@ from acquisition.recording.heights import put_heights_in_order
 from acquisition.replay import ReplaySource
 from acquisition.run import Progress, RunMachine
 from acquisition.state import StateKeeper
-from acquisition.status import status_tree
 from acquisition.stream import StreamServer
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_INTERVAL_S = 0.25
+HOUSEKEEPING_INTERVAL_S = 0.5
 NO_WORKER_PATIENCE_S = 30.0
 LOW_SPACE_BYTES = 500 * 1024 * 1024
 SOURCE = "acquisition"
@@ -51,37 +49,39 @@ class NodeSettings:
 
 
 class AcquisitionNode:
-    """Open it as an async context; leaving it brings the lab to rest first, then ends run, recordings and sockets.
+    """`announce` is told, in one line each, what people at the terminal want to know."""
 
-    `announce` is told, in one line each, what people at the terminal want to know.
-    """
-
-    def __init__(self, lab: Lab, settings: NodeSettings, clock: Clock, announce: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        settings: NodeSettings,
+        clock: Clock,
+        announce: Callable[[str], None],
+        context: zmq.Context[zmq.Socket[bytes]],
+    ) -> None:
         self.lab = lab
         self.settings = settings
         self.clock = clock
         self._announce = announce
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context = context
         self._sequence = itertools.count()
         self._recorders: dict[str, Recorder] = {}
-        self._awaiting_heights: dict[str, Recorder] = {}
+        self.awaiting_heights: dict[str, Recorder] = {}
         self._hurried = False
         self.state = StateKeeper(lab.devices, clock, self._take_sample)
         self.guard = Guard(lab, self.state, settings.interlocks, clock, self.tell)
-        self._commands = Commands(self)
         self.machine = RunMachine(settings.runs_folder, clock, self)
 
-    async def __aenter__(self) -> AcquisitionNode:
+    async def start(self) -> None:
+        """Bind the stream, connect the devices (which brings them to rest) and begin to watch over them."""
         self._loop = asyncio.get_running_loop()
-        self._authenticator = authenticate_clients(self._context, self.settings.keys) if self.settings.keys else None
-        keys, endpoints = self.settings.keys, self.settings.endpoints
+        endpoints, keys = self.settings.endpoints, self.settings.keys
         self.stream = StreamServer(self._context, endpoints, self._take_result, self.settings.ring_bytes, keys)
-        self._control = ControlServer(self._context, endpoints.control, self.carry_out, self._loop, keys)
         await self.state.start()
-        self._tasks = [asyncio.create_task(self.guard.watch()), asyncio.create_task(self._beat())]
-        return self
+        self._tasks = [asyncio.create_task(self.guard.watch()), asyncio.create_task(self._keep_house())]
 
-    async def __aexit__(self, *_: object) -> None:
+    async def end(self) -> None:
+        """Lab to rest first; then the run ends in order and its missing heights are waited for."""
         await self.guard.safe_state("the acquisition program is ending")
         if self.machine.state == "acquiring":
             await self.machine.stop()
@@ -91,15 +91,10 @@ class AcquisitionNode:
         for task in self._tasks:
             task.cancel()
         await self.state.stop()
-        self._control.close()
-        self.stream.close()
-        if self._authenticator is not None:
-            self._authenticator.stop()
-        self._context.destroy(linger=500)
 
-    async def carry_out(self, name: str, arguments: Mapping[str, Any]) -> Any:
-        """One command; see `acquisition.commands`."""
-        return await self._commands.carry_out(name, arguments)
+    def close(self) -> None:
+        """Close the stream."""
+        self.stream.close()
 
     @property
     def replaying(self) -> ReplaySource | None:
@@ -116,7 +111,7 @@ class AcquisitionNode:
     async def heights_made(self) -> None:
         """Until every ended run has its heights, or no worker has been seen for `NO_WORKER_PATIENCE_S`."""
         alone_s = 0.0
-        while self._awaiting_heights and alone_s < NO_WORKER_PATIENCE_S and not self._hurried:
+        while self.awaiting_heights and alone_s < NO_WORKER_PATIENCE_S and not self._hurried:
             await asyncio.sleep(0.1)
             alone_s = 0.0 if self.stream.workers() else alone_s + 0.1
 
@@ -161,13 +156,18 @@ class AcquisitionNode:
         if not whole:
             await self._close_incomplete(recorder, reason)
             return
-        self._awaiting_heights[progress.run.run_id] = recorder
+        self.awaiting_heights[progress.run.run_id] = recorder
         missing = recorder.missing_heights()
         if missing:
             recorded = RecordedRun(recorder.folder)
             self.stream.add_backfill(progress.run, missing, recorded.read_frame)
         else:
             await self._complete(recorder)
+
+    def publish_heartbeat(self, status: Mapping[str, Any]) -> None:
+        """A sign of life with the status as a tree."""
+        at = self.clock.now()
+        self.stream.publish(Heartbeat("", SOURCE, next(self._sequence), at.monotonic_ns, at.utc_ns, status))
 
     # Heights
 
@@ -185,7 +185,7 @@ class AcquisitionNode:
             failure = str(error)
             asyncio.run_coroutine_threadsafe(self.machine.fail(failure), self._loop)
             return failure
-        if run_id in self._awaiting_heights and not recorder.missing_heights():
+        if run_id in self.awaiting_heights and not recorder.missing_heights():
             asyncio.run_coroutine_threadsafe(self._complete(recorder), self._loop)
         return reason
 
@@ -196,7 +196,7 @@ class AcquisitionNode:
             return
         await asyncio.to_thread(recorder.close, "recording")
         await asyncio.to_thread(put_heights_in_order, recorder.folder)
-        self._awaiting_heights.pop(run_id, None)
+        self.awaiting_heights.pop(run_id, None)
         frames = recorder.frames
         self._announce(f"run {recorder.folder} complete: {frames} frames, {frames} heights")
         self.tell("run_complete", f"{run_id}: {frames} frames, {frames} heights", run_id=run_id)
@@ -204,7 +204,7 @@ class AcquisitionNode:
     async def _close_incomplete(self, recorder: Recorder, reason: str) -> None:
         run_id = recorder.run.run_id
         self._recorders.pop(run_id, None)
-        self._awaiting_heights.pop(run_id, None)
+        self.awaiting_heights.pop(run_id, None)
         self.stream.drop_run(run_id)
         missing = len(recorder.missing_heights())
         try:
@@ -216,7 +216,7 @@ class AcquisitionNode:
         )
 
     async def _give_up_hopeless(self) -> None:
-        for run_id, recorder in list(self._awaiting_heights.items()):
+        for run_id, recorder in list(self.awaiting_heights.items()):
             given_up = [sequence for run, sequence in self.stream.given_up if run == run_id]
             missing = recorder.missing_heights()
             if missing and set(missing) <= set(given_up):
@@ -247,26 +247,12 @@ class AcquisitionNode:
         except RecordingFailed as error:
             self._failing = asyncio.ensure_future(self.machine.fail(str(error)))
 
-    async def _beat(self) -> None:
+    async def _keep_house(self) -> None:
+        """What must be looked after although nobody asks for it."""
         while True:
-            at = self.clock.now()
-            status = self.status()
-            self.stream.publish(Heartbeat("", SOURCE, next(self._sequence), at.monotonic_ns, at.utc_ns, status))
             await self._give_up_hopeless()
             recording = self.machine.state == "acquiring" and self._recorders
-            if recording and status["disk"]["free_bytes"] < LOW_SPACE_BYTES:
+            if recording and shutil.disk_usage(self.settings.runs_folder).free < LOW_SPACE_BYTES:
                 self.tell("low_space", "the disk is nearly full: the run is ended in order", "alarm")
                 await self.machine.stop()
-            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
-
-    def status(self) -> dict[str, Any]:
-        """The whole node as a tree: what pages and programs see."""
-        awaiting = list(self._awaiting_heights.items())
-        return {
-            **status_tree(self),
-            "backfill": [
-                {"run_id": run_id, "heights": recorder.manifest.heights, "frames": recorder.frames}
-                for run_id, recorder in awaiting
-            ],
-            "drops": {"skipped": self.stream.skipped, "rejected": self.stream.rejected + self._control.rejected},
-        }
+            await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)

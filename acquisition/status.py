@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from acquisition.node import AcquisitionNode
 from acquisition.replay import ReplaySource
 from acquisition.run import Progress
-
-if TYPE_CHECKING:
-    from acquisition.node import AcquisitionNode
 
 NM2_PER_M2 = 1e18
 
@@ -23,6 +21,11 @@ def status_tree(node: AcquisitionNode) -> dict[str, Any]:
         "fault": machine.fault or None,
         "permitted": list(machine.permitted),
         "run": _run_tree(machine.state, progress) if progress else None,
+        "backfill": [
+            {"run_id": run_id, "heights": recorder.manifest.heights, "frames": recorder.frames}
+            for run_id, recorder in list(node.awaiting_heights.items())
+        ],
+        "drops": {"skipped": node.stream.skipped, "rejected": node.stream.rejected},
         "disk": _disk_tree(node, progress),
         "dose_electrons_per_nm2": progress.dose_electrons_per_m2 / NM2_PER_M2 if progress else 0.0,
         "frame_age_s": _frame_age_s(node, progress),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,20 +19,12 @@ from acquisition.errors import BadInput, ComponentFailed, EclipsError, LimitExce
 from service.auth import COOKIE, KeyCheck
 from service.hub import Hub
 from service.routes import devices, live, run, runs, status
+from service.routes.shared import Services
 from service.run_control import RunControl
 from service.settings import Settings
 
 PAGE = Path(__file__).parent / "page"
 PLOTLY = Path(str(files("plotly"))) / "package_data" / "plotly.min.js"
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What the routes work with."""
-
-    settings: Settings
-    hub: Hub
-    control: RunControl
 
 
 def create_app(settings: Settings, key: str) -> FastAPI:

@@ -12,7 +12,8 @@ from acquisition.devices import Limits, ScanRequest
 from acquisition.instrument import Instrument, four_quadrant, load_instrument
 from acquisition.interlocks import make_safe
 from acquisition.lab import Lab
-from acquisition.node import AcquisitionNode, NodeSettings
+from acquisition.node import NodeSettings
+from acquisition.program import AcquisitionProgram
 from hardware_drivers.catalog import LABS, MOL_PER_S_PER_SCCM, LabSpec
 from inference.pipeline import Pipeline
 from inference.registry import find_model_set
@@ -48,7 +49,7 @@ def lab(settings: Settings, clock: Clock) -> Lab:
     return LABS[settings.microscope.kind](spec)
 
 
-def acquisition_node(settings: Settings, announce: Callable[[str], None]) -> AcquisitionNode:
+def acquisition_program(settings: Settings, announce: Callable[[str], None]) -> AcquisitionProgram:
     clock = SystemClock()
     node_settings = NodeSettings(
         endpoints=settings.stream.endpoints,
@@ -60,7 +61,7 @@ def acquisition_node(settings: Settings, announce: Callable[[str], None]) -> Acq
         ),
         interlocks=settings.interlocks.limits(),
     )
-    return AcquisitionNode(lab(settings, clock), node_settings, clock, announce)
+    return AcquisitionProgram(lab(settings, clock), node_settings, clock, announce)
 
 
 def pipeline(settings: Settings, model: str | None = None) -> Pipeline:

@@ -154,16 +154,17 @@ async def _acquire(
     settings: Settings, first: tuple[str, dict[str, Any]] | None, *, ends_by_itself: bool, supervised: bool
 ) -> None:
     loop, end = asyncio.get_running_loop(), asyncio.Event()
-    node = wiring.acquisition_node(settings, say)
+    program = wiring.acquisition_program(settings, say)
+    node = program.node
 
     def end_soon() -> None:
         loop.call_soon_threadsafe(end.set)
 
     call_at_end(end_soon, node.hurry, supervised=supervised)
-    async with node:
+    async with program:
         lines = asyncio.create_task(_status_lines(node))
         if first is not None:
-            await node.carry_out(*first)
+            await program.carry_out(*first)
         if ends_by_itself:
             over = asyncio.create_task(_run_over(node))
             await asyncio.wait([over, asyncio.create_task(end.wait())], return_when=asyncio.FIRST_COMPLETED)

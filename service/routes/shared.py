@@ -1,18 +1,29 @@
-"""How a route gets at the hub, the control and the settings."""
+"""What every route works with."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, cast
+from dataclasses import dataclass
+from typing import Annotated, cast
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-if TYPE_CHECKING:
-    from service.app import Services
+from service.hub import Hub
+from service.run_control import RunControl
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The settings, the live stream as it is known here, and the way to command the node."""
+
+    settings: Settings
+    hub: Hub
+    control: RunControl
 
 
 def _services(connection: HTTPConnection) -> Services:
     return cast("Services", connection.app.state.services)
 
 
-Wired = Annotated["Services", Depends(_services)]
+Wired = Annotated[Services, Depends(_services)]
