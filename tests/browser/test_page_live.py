@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from picture import colours, fingerprint, wait_for_change
 from playwright.sync_api import Page, expect
+
+from picture import colours, fingerprint, wait_for_change
 
 IMAGES = ["Height map", "Normals", "Residual or sigma", "Segment A", "Segment D"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from picture import drag, fingerprint, wait_for_change
 from playwright.sync_api import Page, expect
+
+from picture import drag, fingerprint, wait_for_change
 
 
 def test_a_line_across_an_edge_shows_its_step_height(page: Page) -> None:

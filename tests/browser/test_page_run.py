@@ -6,14 +6,15 @@ import re
 
 import httpx
 import pytest
-from picture import fingerprint, wait_for_change
 from playwright.sync_api import Page, expect
+
+from picture import fingerprint, wait_for_change
 
 
 @pytest.fixture
 def recording(page: Page, api: httpx.Client) -> str:
     """The id of a run of four frames, recorded with its heights, with nothing going on any more."""
-    return record(page, api, "kept")
+    return record(page, api, f"kept-{len(api.get('/runs').json())}")
 
 
 def record(page: Page, api: httpx.Client, name: str) -> str:
@@ -24,12 +25,13 @@ def record(page: Page, api: httpx.Client, name: str) -> str:
     page.get_by_role("button", name="Start").click()
     row = page.get_by_label("Recorded runs").get_by_role("listitem").filter(has_text=name).first
     expect(row).to_contain_text("complete · 4 frames")
+    expect(page.get_by_label("Run state")).to_contain_text("idle")
     run_id: str = api.get("/runs").json()[0]["run_id"]
     return run_id
 
 
 def test_a_recorded_run_appears_in_the_list_and_verifies(page: Page, recording: str) -> None:
-    assert recording.endswith("kept")
+    assert "kept" in recording
     page.get_by_role("button", name=f"Verify {recording}").click()
     expect(page.get_by_label("Recorded runs")).to_contain_text("verified: 4 frames and 4 heights are whole")
 

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from itertools import pairwise
 
-import claims
 import numpy as np
 import pytest
 
+import claims
 from acquisition.devices import Limits, ScanRequest, SegmentedDetector
 from acquisition.errors import DeviceFailed, RequestRefused
 from acquisition.frames import FLAGS, Exposure

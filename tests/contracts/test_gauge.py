@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import claims
 import pytest
 
+import claims
 from acquisition.devices import PressureGauge
 from hardware_drivers.simulated import SimulatedPressureGauge, World
 

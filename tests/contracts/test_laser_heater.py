@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import claims
 import pytest
 
+import claims
 from acquisition.devices import LaserHeater, Limits
 from acquisition.errors import DeviceFailed, LimitExceeded, RequestRefused
 from hardware_drivers.simulated import SimulatedLaserHeater, World

@@ -6,9 +6,9 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import claims
 import pytest
 
+import claims
 from acquisition.devices import Limits, Pyrometer
 from acquisition.errors import LimitExceeded
 from hardware_drivers.simulated import SimulatedPyrometer, World

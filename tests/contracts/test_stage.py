@@ -6,9 +6,9 @@ import asyncio
 import math
 from collections.abc import Callable
 
-import claims
 import pytest
 
+import claims
 from acquisition.devices import Limits, Stage, StagePosition
 from acquisition.errors import LimitExceeded
 from hardware_drivers.simulated import SimulatedStage, World

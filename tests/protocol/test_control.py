@@ -11,10 +11,10 @@ from typing import Any
 import cbor2
 import pytest
 import zmq
-from conftest import free_ports, wait_until
 
 from acquisition.control import ControlClient, ControlServer
 from acquisition.errors import BadInput, ComponentFailed, DeviceFailed, LimitExceeded, RequestRefused
+from programs import free_ports, wait_until
 
 
 class Node:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import zmq
 import zmq.auth
-from conftest import free_ports, wait_until
 
 from acquisition import wire
 from acquisition.consumer import DataConsumer, StateListener
@@ -27,6 +26,7 @@ from acquisition.frames import (
     checksum,
 )
 from acquisition.stream import StreamServer
+from programs import free_ports, wait_until
 
 OPTICS = Optics(5e-9, 8e-3, 1e4, 1e-6, 0.0, "calibration")
 SHAPE = (4, 16, 16)

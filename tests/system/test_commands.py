@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from conftest import Program, eclips, write_settings
 
 from acquisition.recording import RecordedRun, verify
+from programs import Program, eclips, write_settings
 
 
 @pytest.fixture(scope="module")

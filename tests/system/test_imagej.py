@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import eclips
 
 from acquisition.recording import RecordedRun
+from programs import eclips
 
 IMAGEJ = Path("/usr/share/java/ij.jar")
 MACRO = """

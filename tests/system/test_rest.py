@@ -10,9 +10,9 @@ import httpx
 import numpy as np
 import pytest
 import tifffile
-from conftest import Program, wait_until, write_settings
 
 from acquisition.recording import RecordedRun
+from programs import Program, wait_until, write_settings
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,8 @@ import signal
 import time
 from collections.abc import Callable
 
-from conftest import Program, alive, wait_until
-
 from acquisition.recording import RecordedRun, repair, verify
+from programs import Program, alive, wait_until
 
 Start = Callable[..., Program]
 

@@ -1,0 +1,152 @@
+"""The real programs for tests: `eclips` commands, and `eclips up` with ports and folders of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ECLIPS = [sys.executable, "-m", "service.cli"]
+PATIENCE_S = 60.0
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def write_settings(folder: Path, size_px: int = 64, **tables: str) -> Path:
+    """A settings file with free ports; `tables` are added to the table of that name."""
+    data, state, control, page = free_ports(4)
+    wanted = {
+        "stream": f"data_port = {data}\nstate_port = {state}\ncontrol_port = {control}",
+        "serve": f"port = {page}",
+        "scan": f"width_px = {size_px}\nheight_px = {size_px}",
+    }
+    for name, text in tables.items():
+        wanted[name] = wanted.get(name, "") + "\n" + text
+    body = "\n".join(f"[{name}]\n{text}" for name, text in wanted.items())
+    path = folder / "settings.toml"
+    path.write_text(f'runs_folder = "{(folder / "runs").as_posix()}"\n{body}\n', encoding="utf-8")
+    return path
+
+
+class Program:
+    """A running `eclips` command, its lines, and the service that it may serve."""
+
+    def __init__(self, *arguments: str, runs: Path) -> None:
+        self.runs = runs
+        self.lines: list[str] = []
+        environment = {key: value for key, value in os.environ.items() if key != "ECLIPS_RUNS"}
+        self.process = subprocess.Popen(
+            [*ECLIPS, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    def wait_for(self, pattern: str, after: int = 0) -> re.Match[str]:
+        """The first line from number `after` on that matches; fails with what was printed instead."""
+
+        def found() -> re.Match[str] | None:
+            return next((match for line in self.lines[after:] if (match := re.search(pattern, line))), None)
+
+        wait_until(found, lambda: f"no line matched {pattern!r}:\n" + "\n".join(self.lines[-40:]))
+        match = found()
+        assert match is not None
+        return match
+
+    @property
+    def link(self) -> str:
+        """The signed-in link, once the service answers."""
+        link = self.wait_for(r"open (http://\S+)")[1]
+
+        def answers() -> bool:
+            try:
+                return httpx.get(link.split("?")[0] + "api/v1/health").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_until(answers, lambda: "the service does not answer:\n" + "\n".join(self.lines[-40:]))
+        return link
+
+    def client(self) -> httpx.Client:
+        base, key = self.link.split("/?key=")
+        return httpx.Client(base_url=base + "/api/v1", headers={"Authorization": f"Bearer {key}"}, timeout=20)
+
+    def children(self) -> dict[str, int]:
+        """Process ids of the supervised parts by name."""
+        listing = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+        found = {}
+        for line in listing.splitlines()[1:]:
+            pid, parent, arguments = line.split(None, 2)
+            match = re.search(r"service\.cli (acquire|infer|serve)\b", arguments)
+            if match and int(parent) == self.process.pid:
+                found[match[1]] = int(pid)
+        return found
+
+    def run_folder(self) -> Path:
+        return Path(self.wait_for(r"^recording (.+)$")[1])
+
+    def interrupt(self) -> int:
+        """Ctrl-C, then the exit status."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(PATIENCE_S)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self._reader.join(5)
+
+
+def wait_until(condition: Callable[[], Any], complaint: Callable[[], str], patience_s: float = PATIENCE_S) -> None:
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(complaint())
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def eclips(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [*ECLIPS, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=180
+    )
