@@ -10,7 +10,7 @@ export class Recordings {
   constructor(page) {
     this.page = page;
     this.line = $("runs-line");
-    this.shown = "";
+    this.entries = new Map();
     this.dragging = false;
     this.verdicts = new Map();
     const slider = $("replay-position");
@@ -38,11 +38,20 @@ export class Recordings {
   draw() {
     if (!this.runs) return;
     const { status, replaying } = this.page, live = status?.state === "acquiring" ? status.run : null;
-    const state = JSON.stringify([this.runs, replaying?.run_id, live?.run_id, status?.state, [...this.verdicts]]);
-    if (state === this.shown) return;
-    this.shown = state;
     setText($("runs-note"), String(this.runs.length));
-    $("runs").replaceChildren(...this.runs.map((run) => this.entry(run, live, replaying)));
+    const nodes = this.runs.map((run) => this.keptEntry(run, live, replaying));
+    const shown = $("runs").children;
+    if (nodes.length !== shown.length || nodes.some((node, index) => node !== shown[index])) $("runs").replaceChildren(...nodes);
+  }
+
+  /** The row as it stands unless something about it changed: a row that is replaced while it is pressed loses the press. */
+  keptEntry(run, live, replaying) {
+    const state = JSON.stringify([run, replaying?.run_id, live?.run_id, this.page.status?.state, this.verdicts.get(run.run_id)]);
+    const kept = this.entries.get(run.run_id);
+    if (kept?.state === state) return kept.node;
+    const node = this.entry(run, live, replaying);
+    this.entries.set(run.run_id, { state, node });
+    return node;
   }
 
   entry(run, live, replaying) {
