@@ -91,7 +91,8 @@ class ResultHeader:
     """Everything about a reconstructed frame but its layers; `sequence` is the frame's.
 
     `figures` are the per-frame numbers (consistency residual, sigma, ...), `timing_s` the seconds of each stage,
-    `model` the name of the model set, `model_hashes` the SHA-256 of each graph used, `provider` what really ran them.
+    `model` the name of the model set, `model_hashes` the SHA-256 of each graph used, `provider` what really ran them,
+    `estimated` what the instrument file left open and was found from the frame instead, in words for people.
     """
 
     run_id: str
@@ -106,6 +107,7 @@ class ResultHeader:
     pixel_size_m: float
     figures: Mapping[str, float]
     timing_s: Mapping[str, float]
+    estimated: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, int]:

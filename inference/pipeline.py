@@ -56,6 +56,7 @@ class Pipeline:
             pixel_size_m=used.scan.pixel_size_m,
             figures=_figures(layers, calibration),
             timing_s=timing_s,
+            estimated=calibration.estimated,
         )
         kept = {
             "height": layers["height"],
@@ -137,7 +138,6 @@ def _figures(layers: dict[str, NDArray[Any]], calibration: Calibration) -> dict[
         "sigma_slope": float(np.median(layers["sigma_p"][some])),
         "slope_misfit": float(layers["misfit"]),
         "height_range_m": float(high - low),
-        "estimated_parameters": float(len(calibration.estimated)),
     }
 
 

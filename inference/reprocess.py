@@ -19,11 +19,13 @@ from inference.pipeline import Pipeline
 
 @dataclass(frozen=True, slots=True)
 class Reprocessed:
-    """`accuracy` by sequence number, only for frames whose truth was recorded; `figures` are means over frames."""
+    """`accuracy` by sequence number, only for frames whose truth was recorded; `figures` are means over frames;
+    `estimated` is what the instrument file left open."""
 
     frames: int
     accuracy: dict[int, Accuracy]
     figures: dict[str, float]
+    estimated: tuple[str, ...]
     seconds_per_frame: float
 
 
@@ -40,6 +42,7 @@ def reprocess(
         raise BadInput(f"{path} holds no frames")
     accuracy: dict[int, Accuracy] = {}
     figures: dict[str, list[float]] = {}
+    estimated: dict[str, None] = {}
     seconds: list[float] = []
 
     def results() -> Iterator[Result]:
@@ -50,10 +53,11 @@ def reprocess(
                 accuracy[frame.header.sequence] = compare(result.height_m, truth_m, frame.header.optics.pixel_size_m)
             for name, value in result.header.figures.items():
                 figures.setdefault(name, []).append(value)
+            estimated.update(dict.fromkeys(result.header.estimated))
             seconds.append(sum(result.header.timing_s.values()))
             yield result
             progress(done, len(recorded.frames))
 
     frames = replace_heights(path, results())
     means = {name: float(np.mean(values)) for name, values in figures.items()}
-    return Reprocessed(frames, accuracy, means, float(np.mean(seconds)))
+    return Reprocessed(frames, accuracy, means, tuple(estimated), float(np.mean(seconds)))

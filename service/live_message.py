@@ -66,6 +66,7 @@ def _result_tree(result: Result) -> dict[str, Any]:
         "provider": header.provider,
         "figures": {name: value for name, value in header.figures.items() if np.isfinite(value)},
         "timing_s": dict(header.timing_s),
+        "estimated": list(header.estimated),
     }
 
 

@@ -73,6 +73,8 @@ def import_images(
             record_offline(out, run, used, exposures, lambda n: progress(n, len(sets)), simulated=False)
         )
     say(f"{out}: {frames} frames of {run.shape}, pixel size {used.scan.pixel_size_m:.4g} m")
+    for told in dict.fromkeys(told for found in sets for told in found.assumed):
+        say(f"note: {told}")
     say(f"next: eclips reprocess {out}")
 
 
@@ -150,6 +152,8 @@ def reprocess(
     say(f"{run}: {done.frames} heights, {pipeline.model} on {pipeline.provider}, {done.seconds_per_frame:.3f} s each")
     for name, value in done.figures.items():
         say(f"  {name:24s} {value:.4g}")
+    for told in done.estimated:
+        say(f"  estimated from the frames: {told}")
     if done.accuracy:
         say("  against the truth, per frame and mean:")
         for sequence, accuracy in done.accuracy.items():
@@ -190,6 +194,7 @@ def _reprocessed_tree(done: Reprocessed) -> dict[str, object]:
         "frames": done.frames,
         "seconds_per_frame": done.seconds_per_frame,
         "figures": done.figures,
+        "estimated": list(done.estimated),
     }
     if done.accuracy:
         tree["mean_errors"] = _mean_errors(done)

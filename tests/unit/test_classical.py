@@ -216,7 +216,7 @@ def test_a_pit_on_a_flat_is_found_from_modulations_alone(pipeline: Pipeline) -> 
     result = pipeline.reconstruct(frame_of(images, instrument), instrument)
     found = without_plane(result.height_m)
     assert found[:20].mean() - found.min() == pytest.approx(-height.min(), rel=0.05)
-    assert result.header.figures["estimated_parameters"] > 0
+    assert any("flat" in told for told in result.header.estimated)
 
 
 def test_a_frame_that_does_not_fit_the_instrument_is_refused(pipeline: Pipeline) -> None:
