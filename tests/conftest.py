@@ -10,6 +10,12 @@ import pytest
 from programs import Program, write_settings
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests last: once begun, the browser's driver keeps an event loop of its own in this thread, where
+    asynchronous tests could no longer run theirs."""
+    items.sort(key=lambda item: "browser" in item.path.parts)
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
     """Start `eclips COMMAND --config ...` with a 64 px microscope of its own; closed at the end of the test."""

@@ -66,7 +66,7 @@ function show(message) {
   const field = message.layers.height ?? null;
   page.field = field;
   if (field) {
-    height.show(field, message.result.sequence);
+    height.show(field, message.result);
     normals.show(field);
     relief.show(field, height.range, height.table);
     trust.show(message);
@@ -89,7 +89,7 @@ openStatus(
   (status) => {
     statusAt = performance.now();
     page.status = status;
-    page.replaying = status.state === "acquiring" ? status.run?.replayed ?? null : null;
+    page.replaying = ["acquiring", "finishing"].includes(status.state) ? status.run?.replayed ?? null : null;
     if (lostAt !== null) foundAgain(status);
     for (const part of [bar, alarms, run]) part.show(status);
     for (const card of [heater, gas, stage]) card.show(status, page.replaying);
@@ -154,6 +154,11 @@ const KEYS = {
   ArrowLeft: () => recordings.step(-1),
   ArrowRight: () => recordings.step(1),
 };
+
+// A button that was clicked would keep the keyboard: space would press it again instead of freezing the view.
+document.addEventListener("click", (event) => {
+  if (event.detail > 0) event.target.closest("button")?.blur();
+});
 
 document.addEventListener("keydown", (event) => {
   const act = KEYS[event.key];

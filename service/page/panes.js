@@ -127,7 +127,7 @@ export class HeightPane {
 
   zero = 0;
 
-  show(field, sequence) {
+  show(field, result) {
     if (!$("height-lock").checked) this.range = rangeOf(field.data, Number($("height-stretch").value));
     const [low, high] = this.range;
     paintMapped(field.data, low, high, this.table, this.pane.pixels(field.width, field.height));
@@ -136,7 +136,8 @@ export class HeightPane {
     for (const [id, value] of [["height-low", low], ["height-high", high]]) {
       if (document.activeElement !== $(id)) $(id).value = digits((value - this.zero) * 1e9);
     }
-    setText($("height-note"), `frame ${sequence}`);
+    setText($("height-note"), `frame ${result.sequence}${result.estimated?.length ? " · estimated" : ""}`);
+    $("height-note").title = result.estimated?.length ? `estimated from the frame: ${result.estimated.join("; ")}` : "";
   }
 
   paintBar() {

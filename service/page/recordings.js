@@ -120,7 +120,8 @@ export class Recordings {
 
   show() {
     const replay = this.page.replaying;
-    setClass(document.body, "replay", replay);
+    // What is on the screen stays framed until something live replaces it, also after the replay has ended.
+    setClass(document.body, "replay", replay || this.page.live?.replayed);
     $("scrubber").hidden = !replay;
     if (replay) {
       const at = this.position(replay);
