@@ -68,8 +68,19 @@ def test_a_replay_wears_a_frame_and_drives_no_device(page: Page, recording: str)
     expect(page.get_by_label("Why the heater is locked")).to_contain_text("leave the replay")
     expect(page.get_by_role("button", name="OFF", exact=True)).to_be_enabled()
     page.get_by_role("button", name="Leave replay").click()
-    expect(page.locator("body")).not_to_have_class(re.compile("replay"))
     expect(page.get_by_role("button", name="Move")).to_be_enabled()
+
+
+def test_the_frame_stays_until_a_live_picture_replaces_the_replayed_one(
+    page: Page, api: httpx.Client, recording: str
+) -> None:
+    page.get_by_role("button", name=f"Replay {recording}").click()
+    expect(page.locator("body")).to_have_class(re.compile("replay"))
+    page.get_by_role("button", name="Leave replay").click()
+    expect(page.get_by_label("Frame age")).to_contain_text("IDLE")
+    expect(page.locator("body")).to_have_class(re.compile("replay"))
+    api.post("/run", json={"record": False}).raise_for_status()
+    expect(page.locator("body")).not_to_have_class(re.compile("replay"))
 
 
 def test_arrows_step_through_a_replay_by_hand(page: Page, recording: str) -> None:

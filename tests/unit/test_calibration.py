@@ -145,11 +145,11 @@ def test_what_cannot_be_calibrated_is_refused_with_the_reason() -> None:
     with pytest.raises(BadInput, match="at least 2 x 2"):
         calibrate(four_quadrant(), np.zeros((4, 1, 8), np.uint16))
     tree = four_quadrant().model_dump()
-    tree["detector"]["segments"][2] |= {"inner_radius_m": None, "outer_radius_m": None, "modulation": 1.0}
+    tree["detector"]["segments"][2].update(inner_radius_m=None, outer_radius_m=None, modulation=1.0)
     with pytest.raises(BadInput, match="radii and others only a modulation"):
         calibrate(parse_instrument(tree, "mixed"), np.zeros((4, 8, 8), np.uint16))
     tree = modulated().model_dump()
     for n, segment in enumerate(tree["detector"]["segments"]):
-        segment |= {"azimuth_from_deg": 180.0 * n, "azimuth_to_deg": 180.0 * n + 90.0}
+        segment.update(azimuth_from_deg=180.0 * n, azimuth_to_deg=180.0 * n + 90.0)
     with pytest.raises(BadInput, match="spread their azimuths"):
         calibrate(parse_instrument(tree, "in line"), np.full((3, 8, 8), 1000, np.uint16))
