@@ -37,7 +37,8 @@ export class Trends {
       for (const line of lane.lines) traces.push(trace(line, this.data.channels[line.channel], axis));
       annotations.push(label(lane, this.data, (low + high) / 2));
     });
-    window.Plotly.react($("trends"), traces, { ...layout, annotations }, { displayModeBar: false, responsive: false });
+    const { clientWidth: width, clientHeight: height } = $("trends");
+    window.Plotly.react($("trends"), traces, { ...layout, width, height, annotations }, { displayModeBar: false, responsive: false });
   }
 }
 
