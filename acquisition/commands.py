@@ -168,9 +168,9 @@ class Commands:
 
     async def _safe_state(self, _: Nothing) -> Any:
         """STOP ALL: the laser first, then gas and scan, then whatever runs is ended in order."""
+        self._node.machine.end_soon()
         unverified = await self._node.guard.safe_state("asked for")
-        if self._node.machine.state == "acquiring":
-            await self._node.machine.stop()
+        await self._node.machine.wait()
         return {"unverified": unverified}
 
     async def _acknowledge(self, acknowledge: Acknowledge) -> None:

@@ -16,7 +16,7 @@ import zmq
 from acquisition.clock import Clock, Instant
 from acquisition.devices import Reading, ScanRequest
 from acquisition.endpoints import CurveKeys, Endpoints
-from acquisition.errors import RecordingFailed
+from acquisition.errors import EclipsError, RecordingFailed
 from acquisition.frames import Event, Frame, Heartbeat, JoinedValue, Result, RunFinished, RunStarted, StateSample
 from acquisition.guard import Guard
 from acquisition.interlocks import InterlockLimits
@@ -82,9 +82,9 @@ class AcquisitionNode:
 
     async def end(self) -> None:
         """Lab to rest first; then the run ends in order and its missing heights are waited for."""
+        self.machine.end_soon()
         await self.guard.safe_state("the acquisition program is ending")
-        if self.machine.state == "acquiring":
-            await self.machine.stop()
+        await self.machine.wait()
         await self.heights_made()
         for recorder in list(self._recorders.values()):
             await self._close_incomplete(recorder, "the program ended before all heights were made")
@@ -194,12 +194,18 @@ class AcquisitionNode:
         run_id = recorder.run.run_id
         if self._recorders.pop(run_id, None) is None:
             return
-        await asyncio.to_thread(recorder.close, "recording")
-        await asyncio.to_thread(put_heights_in_order, recorder.folder)
-        self.awaiting_heights.pop(run_id, None)
         frames = recorder.frames
-        self._announce(f"run {recorder.folder} complete: {frames} frames, {frames} heights")
-        self.tell("run_complete", f"{run_id}: {frames} frames, {frames} heights", run_id=run_id)
+        try:
+            await asyncio.to_thread(recorder.close, "recording")
+            await asyncio.to_thread(put_heights_in_order, recorder.folder)
+        except (EclipsError, OSError) as error:
+            text = f"the heights of {run_id} could not be put in order: {error}"
+            self.tell("recording", text, "alarm", run_id=run_id)
+        else:
+            self._announce(f"run {recorder.folder} complete: {frames} frames, {frames} heights")
+            self.tell("run_complete", f"{run_id}: {frames} frames, {frames} heights", run_id=run_id)
+        finally:
+            self.awaiting_heights.pop(run_id, None)
 
     async def _close_incomplete(self, recorder: Recorder, reason: str) -> None:
         run_id = recorder.run.run_id

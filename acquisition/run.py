@@ -105,6 +105,8 @@ class RunMachine:
         self.progress: Progress | None = None
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._arming: asyncio.Task[Progress] | None = None
+        self._taking: asyncio.Task[str] | None = None
 
     @property
     def permitted(self) -> tuple[str, ...]:
@@ -116,29 +118,40 @@ class RunMachine:
         if plan.frames is not None and not 1 <= plan.frames <= MAX_FRAMES:
             raise RequestRefused(f"{plan.frames} frames were asked for; ask for 1 to {MAX_FRAMES}, or none for endless")
         self._enter("armed")
+        self._arming = asyncio.create_task(self._arm(plan), name="arm")
         try:
-            progress = await self._arm(plan)
-        except BaseException:
-            self._enter("idle")
+            progress = await self._arming
+        except BaseException as error:
+            self._enter("idle", str(error))
+            if self._arming.cancelled():
+                raise RequestRefused("aborted while arming", permitted=self.permitted) from None
             raise
         self.progress = progress
         self._stop = asyncio.Event()
         self._ports.publish_start(progress.run)
         self._enter("acquiring")
-        self._task = asyncio.create_task(self._acquire(progress), name="run")
+        digest = xxhash.xxh3_64()
+        self._taking = asyncio.create_task(self._take_frames(progress, digest), name="frames")
+        self._task = asyncio.create_task(self._acquire(progress, self._taking, digest), name="run")
         return progress.run
 
     async def stop(self) -> None:
-        """End in order after the frame at hand; returns once the raw data are durable."""
+        """End in order; returns once the raw data are durable."""
         self._require("stop")
-        self._stop.set()
+        self.end_soon()
         await self._ended()
+
+    def end_soon(self) -> None:
+        """Let a run that may be under way end in order, without waiting for it."""
+        self._stop.set()
 
     async def abort(self) -> None:
         """End now; what was recorded stays, marked incomplete."""
         self._require("abort")
-        if self._task is not None:
-            self._task.cancel()
+        if self.state == "armed" and self._arming is not None:
+            self._arming.cancel()
+        elif self._taking is not None:
+            self._taking.cancel()
             await self._ended()
 
     def reset(self) -> None:
@@ -154,8 +167,8 @@ class RunMachine:
     async def fail(self, reason: str) -> None:
         """A part that the run cannot do without is gone: end it and stay in `fault`."""
         self.fault = reason
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
+        if self._taking is not None and self._task is not None and not self._task.done():
+            self._taking.cancel()
             await self._ended()
         elif self.state != "fault":
             self._enter("fault", reason)
@@ -182,26 +195,31 @@ class RunMachine:
         instrument = await plan.source.configure(plan.scan)
         size_px = (plan.scan.height_px, plan.scan.width_px)
         run = start_run(self._clock.now(), plan.name, plan.source_name, instrument, size_px, plan.frames, plan.notes)
-        recorder = None
-        if plan.record:
-            self._runs_folder.mkdir(parents=True, exist_ok=True)
-            check_disk_space(self._runs_folder, run.shape, plan.frames)
-            recorder = Recorder(
-                self._runs_folder / run.run_id,
-                run,
-                instrument,
-                lambda sequence: self._ports.acknowledge(run.run_id, sequence),
-                simulated=plan.simulated,
-            )
         await plan.source.arm()
+        try:
+            recorder = self._recorder(run, instrument, plan) if plan.record else None
+        except BaseException:
+            await plan.source.stop()
+            raise
         return Progress(run, instrument, plan, recorder)
 
-    async def _acquire(self, progress: Progress) -> None:
-        """The body of a run, whatever ends it: frames, then `finishing`, then idle or fault."""
-        reason, whole = "the asked number of frames was reached", True
-        digest = xxhash.xxh3_64()
+    def _recorder(self, run: RunStarted, instrument: Instrument, plan: RunPlan) -> Recorder:
+        self._runs_folder.mkdir(parents=True, exist_ok=True)
+        check_disk_space(self._runs_folder, run.shape, plan.frames)
+        return Recorder(
+            self._runs_folder / run.run_id,
+            run,
+            instrument,
+            lambda sequence: self._ports.acknowledge(run.run_id, sequence),
+            simulated=plan.simulated,
+        )
+
+    async def _acquire(self, progress: Progress, taking: asyncio.Task[str], digest: xxhash.xxh3_64) -> None:
+        """A run, whatever ends it: frames, then `finishing`, then idle or fault. Only `taking` is ever cancelled: a
+        task that is cancelled before its first step would leave the machine where it is."""
+        whole = True
         try:
-            reason = await self._take_frames(progress, digest)
+            reason = await taking
         except asyncio.CancelledError:
             reason, whole = self.fault or "aborted", False
         except (EclipsError, TimeoutError, OSError) as error:
@@ -218,7 +236,11 @@ class RunMachine:
         except (EclipsError, TimeoutError, OSError) as error:
             self.fault = self.fault or str(error)
             whole = False
-        await self._ports.run_over(progress, reason, whole)
+        try:
+            await self._ports.run_over(progress, reason, whole)
+        except Exception as error:
+            log.exception("after run %s", progress.run.run_id)
+            self.fault = self.fault or f"{type(error).__name__}: {error}"
         self._enter("fault", self.fault) if self.fault else self._enter("idle")
 
     async def _take_frames(self, progress: Progress, digest: xxhash.xxh3_64) -> str:
@@ -227,14 +249,19 @@ class RunMachine:
             async with aclosing(progress.plan.source.exposures(progress.plan.frames)) as exposures:  # type: ignore[type-var]
                 while True:
                     coming = asyncio.ensure_future(anext(exposures))
-                    await asyncio.wait([coming, stopped], return_when=asyncio.FIRST_COMPLETED)
-                    if not coming.done():
-                        coming.cancel()
-                        await asyncio.wait([coming])
+                    try:
+                        await asyncio.wait([coming, stopped], return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        if not coming.done():
+                            coming.cancel()
+                            await asyncio.wait([coming])
+                    if coming.cancelled():
                         return "stopped"
                     try:
                         exposure = coming.result()
                     except StopAsyncIteration:
+                        if self._stop.is_set():
+                            return "stopped"
                         return "the source has ended" if progress.plan.frames is None else "all frames were taken"
                     await self._take(progress, exposure, digest)
         finally:
