@@ -114,16 +114,16 @@ class Supervisor:
         return True
 
     def _end_all(self) -> None:
-        """Acquisition first, so that its last frames still find workers; then the others."""
-        for part in self._parts:
-            process = part.process
-            if process is None:
-                continue
-            _say_end(part)
-            self._wait_for(part, process)
-            _close_pipe(part)
-            for thread in part.threads:
-                thread.join(2)
+        """Acquisition first, so that its last frames still find workers; then all the others together."""
+        for parts in (self._parts[:1], self._parts[1:]):
+            for part in parts:
+                _say_end(part)
+            for part in parts:
+                if part.process is not None:
+                    self._wait_for(part, part.process)
+                _close_pipe(part)
+                for thread in part.threads:
+                    thread.join(2)
 
     def _wait_for(self, part: Part, process: subprocess.Popen[str]) -> None:
         """As long as the acquisition program makes heights it may take its time; the others may not."""
@@ -139,9 +139,9 @@ class Supervisor:
 def _say_end(part: Part) -> None:
     """Ask a part to end in order. A part that is already gone has closed its pipe."""
     with contextlib.suppress(OSError, ValueError):
-        assert part.process is not None and part.process.stdin is not None
-        part.process.stdin.write(END + "\n")
-        part.process.stdin.flush()
+        if part.process is not None and part.process.stdin is not None:
+            part.process.stdin.write(END + "\n")
+            part.process.stdin.flush()
 
 
 def _close_pipe(part: Part) -> None:

@@ -141,8 +141,11 @@ def _supervise(settings: Settings, acquire_arguments: list[str], options: list[s
 
     def before_restart(name: str) -> None:
         if name == "acquire":
-            for complaint in asyncio.run(wiring.make_lab_safe(settings)):
+            complaints = asyncio.run(wiring.make_lab_safe(settings))
+            for complaint in complaints:
                 say(f"NOT SAFE: {complaint}")
+            if not complaints:
+                say("laser and gas were brought to rest and read back")
 
     supervisor = Supervisor(parts, say, before_restart)
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -22,9 +23,11 @@ errors = Console(stderr=True)
 
 
 def say(line: str) -> None:
-    """One line to people or to a supervisor, at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    """One line to people or to a supervisor, at once. Nobody there to read it is no reason to fail: a run goes on, or
+    ends in order, without its terminal."""
+    with contextlib.suppress(OSError):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
 
 
 def say_json(tree: Any) -> None:
