@@ -68,6 +68,7 @@ class AcquisitionNode:
         self._recorders: dict[str, Recorder] = {}
         self.awaiting_heights: dict[str, Recorder] = {}
         self._hurried = False
+        self.latest_figures: Mapping[str, float] = {}
         self.state = StateKeeper(lab.devices, clock, self._take_sample)
         self.guard = Guard(lab, self.state, settings.interlocks, clock, self.tell)
         self.machine = RunMachine(settings.runs_folder, clock, self)
@@ -174,6 +175,7 @@ class AcquisitionNode:
     def _take_result(self, result: Result) -> str:
         """In the stream's thread: keep a worker's height with its run."""
         run_id = result.header.run_id
+        self.latest_figures = result.header.figures
         recorder = self._recorders.get(run_id)
         if recorder is None:
             progress = self.machine.progress

@@ -28,6 +28,7 @@ def status_tree(node: AcquisitionNode) -> dict[str, Any]:
         "drops": {"skipped": node.stream.skipped, "rejected": node.stream.rejected},
         "disk": _disk_tree(node, progress),
         "dose_electrons_per_nm2": progress.dose_electrons_per_m2 / NM2_PER_M2 if progress else 0.0,
+        "figures": dict(node.latest_figures),
         "frame_age_s": _frame_age_s(node, progress),
         "devices": _device_trees(node),
         "interlocks": node.guard.tree(),

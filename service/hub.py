@@ -6,7 +6,8 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,8 @@ class Hub:
         self._endpoints = endpoints
         self._keys = keys
         self._closing = threading.Event()
+        self._watched = threading.Event()
+        self._watchers = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news: asyncio.Condition | None = None
         self.frame: Delivery | None = None
@@ -93,9 +96,23 @@ class Hub:
             return False
         return is_new()
 
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Frames and results are asked for only while somebody looks: they are megabytes, and cores are few."""
+        self._watchers += 1
+        self._watched.set()
+        try:
+            yield
+        finally:
+            self._watchers -= 1
+            if not self._watchers:
+                self._watched.clear()
+
     def _follow_data(self, wants: str, take: Callable[[Delivery], None]) -> None:
         consumer = DataConsumer(self._context, self._endpoints.data, self._keys, {"name": "service"})
         while not self._closing.is_set():
+            if not self._watched.wait(0.5):
+                continue
             delivery = consumer.ask(wants, timeout_s=0.5)
             if delivery is not None:
                 take(delivery)
@@ -110,9 +127,6 @@ class Hub:
     def _take_result(self, delivery: Delivery) -> None:
         self.result = delivery
         self.result_count += 1
-        header = delivery.message.header
-        for name, value in getattr(header, "figures", {}).items():
-            self.trends.setdefault(f"figures.{name}", Trend.empty()).add(header.utc_ns, value)
 
     def _follow_state(self) -> None:
         listener = StateListener(self._context, self._endpoints.state, self._keys)
@@ -121,6 +135,8 @@ class Hub:
             if isinstance(message, Heartbeat):
                 self.status = dict(message.status)
                 self.status_at = time.monotonic()
+                for name, value in self.status["figures"].items():
+                    self.trends.setdefault(f"figures.{name}", Trend.empty()).add(message.utc_ns, value)
                 self._tell_loop()
             elif isinstance(message, Event):
                 self.events.append(message)

@@ -39,7 +39,8 @@ async def live_socket(socket: WebSocket, wired: Wired) -> None:
     """One binary message per request, as soon as something newer than the last one is there."""
     await socket.accept()
     wishes: asyncio.Queue[Wish] = asyncio.Queue(maxsize=1)
-    await _race(_push_pictures(socket, wired, wishes), _take_wishes(socket, wishes))
+    with wired.hub.watching():
+        await _race(_push_pictures(socket, wired, wishes), _take_wishes(socket, wishes))
 
 
 async def _push_status(socket: WebSocket, wired: Wired) -> None:
