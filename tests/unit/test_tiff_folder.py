@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from acquisition.errors import BadInput
 from acquisition.instrument import four_quadrant
 from hardware_drivers.tiff_folder import read_image_sets
+from hardware_drivers.tiff_metadata import read_image_file
 
 FEI_TEXT = "\r\n".join(
     [
@@ -104,4 +106,65 @@ def test_a_half_written_file_is_refused(tmp_path: Path) -> None:
 def test_colour_images_are_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "x.tif", np.zeros((8, 8, 3), np.uint8), photometric="rgb")
     with pytest.raises(BadInput, match="greyscale"):
+        read_image_sets([tmp_path / "x.tif"], four_quadrant())
+
+
+def test_white_of_eight_bits_is_full_scale_so_that_saturation_is_seen(tmp_path: Path) -> None:
+    narrow = np.zeros((4, 8, 8), np.uint8)
+    narrow[:, 0, 0] = 255
+    (found,) = read_image_sets(write(tmp_path, [f"x_{n}.tif" for n in "ABCD"], narrow), four_quadrant())
+    assert found.images.max() == 65535 and found.images.min() == 0
+
+
+def test_a_pixel_size_that_no_file_tells_is_named_as_assumed(tmp_path: Path) -> None:
+    (silent,) = read_image_sets(write(tmp_path, [f"x_{n}.tif" for n in "ABCD"]), four_quadrant())
+    assert "5e-09 m" in silent.assumed[0] and silent.taken is None
+    (telling,) = read_image_sets(write(tmp_path, [f"y_{n}.tif" for n in "ABCD"], fei=True), four_quadrant())
+    assert telling.assumed == ()
+    assert telling.taken == datetime(2019, 3, 14, 14, 15, 26)
+
+
+@pytest.mark.parametrize(("per_cm", "expected_m"), [(2_000_000, 5e-9), (28, None)])
+def test_a_resolution_in_centimetres_is_believed_unless_it_is_a_screen_s(
+    tmp_path: Path, per_cm: int, expected_m: float | None
+) -> None:
+    tifffile.imwrite(tmp_path / "x.tif", IMAGES[0], resolution=(per_cm, per_cm), resolutionunit="CENTIMETER")
+    assert read_image_file(tmp_path / "x.tif").pixel_size_m == (expected_m and pytest.approx(expected_m))
+
+
+def test_names_that_can_be_grouped_in_two_ways_are_not_guessed(tmp_path: Path) -> None:
+    paths = write(tmp_path, [f"{row}{column}.tif" for row in "wxyz" for column in "1234"], np.concatenate([IMAGES] * 4))
+    with pytest.raises(BadInput, match=r"in 2 ways .*--pattern"):
+        read_image_sets(paths, four_quadrant())
+    assert len(read_image_sets(paths, four_quadrant(), r"(?P<channel>\d)\.tif")) == 4
+
+
+def test_letters_of_the_segments_names_decide_between_two_ways(tmp_path: Path) -> None:
+    paths = write(
+        tmp_path, [f"{channel}{frame}.tif" for frame in "1234" for channel in "ABCD"], np.tile(IMAGES, (4, 1, 1))
+    )
+    sets = read_image_sets(paths, four_quadrant())
+    assert [[path.name for path in found.files] for found in sets][1] == ["A2.tif", "B2.tif", "C2.tif", "D2.tif"]
+
+
+def test_frames_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    names = [f"f{frame}_{channel}.tif" for frame in (10, 9, 100) for channel in "ABCD"]
+    sets = read_image_sets(write(tmp_path, names, np.tile(IMAGES, (3, 1, 1))), four_quadrant())
+    assert [found.files[0].name for found in sets] == ["f9_A.tif", "f10_A.tif", "f100_A.tif"]
+
+
+def test_files_of_the_same_name_in_two_folders_are_two_sets(tmp_path: Path) -> None:
+    paths: list[Path] = []
+    for place in ("before", "after"):
+        (tmp_path / place).mkdir()
+        paths += write(tmp_path / place, [f"x_{n}.tif" for n in "ABCD"])
+    sets = read_image_sets(paths, four_quadrant())
+    assert [{path.parent.name for path in found.files} for found in sets] == [{"after"}, {"before"}]
+
+
+def test_a_file_with_pages_of_different_sizes_is_refused(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "x.tif") as writer:
+        for rows in (8, 8, 8, 6):
+            writer.write(np.zeros((rows, 8), np.uint16), metadata=None)
+    with pytest.raises(BadInput, match="pages of different sizes"):
         read_image_sets([tmp_path / "x.tif"], four_quadrant())
