@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from acquisition.clock import Instant
 from acquisition.devices import Limits, Readings, ScanRequest
 from acquisition.errors import RequestRefused
-from acquisition.frames import Exposure, Optics
+from acquisition.frames import Exposure
 from acquisition.instrument import Instrument
+from acquisition.stamping import optics_of
 from hardware_drivers.simulated.device import SimulatedDevice
 from hardware_drivers.simulated.world import World
 from inference.forward_model import render
@@ -119,7 +120,7 @@ class SimulatedDetector(SimulatedDevice):
             images=images,
             start=start,
             end=clock.now(),
-            optics=_optics(self._instrument),
+            optics=optics_of(self._instrument),
             hardware_time_ns=start.utc_ns,
             flags=frozenset({"simulated", "saturated"} if saturated else {"simulated"}),
             truth_m=truth_m,
@@ -141,14 +142,3 @@ def _scanned(
     truth = heights_m[inside]
     # Centred first: single precision would round nanometres on a surface that has grown for long.
     return np.ascontiguousarray(images[inside]), np.ascontiguousarray(truth - truth.mean(), dtype=np.float32)
-
-
-def _optics(instrument: Instrument) -> Optics:
-    return Optics(
-        pixel_size_m=instrument.scan.pixel_size_m,
-        working_distance_m=instrument.detector.working_distance_m,
-        landing_energy_ev=instrument.beam.energy_ev,
-        dwell_time_s=instrument.beam.dwell_time_s,
-        scan_rotation_deg=instrument.scan.scan_rotation_deg,
-        calibration_hash=instrument.calibration_hash,
-    )
