@@ -76,7 +76,7 @@ def search_limits(heights: Floats, occluding_slope: float) -> tuple[NDArray[np.i
 
 
 @compiled
-def horizon_slope(
+def horizon(
     heights: Floats,
     row: int,
     column: int,
@@ -85,15 +85,17 @@ def horizon_slope(
     steepest: float,
     radius: int,
     ceiling: float,
-) -> float:
-    """The steepest rise seen from a pixel along one direction, or `steepest` if nothing exceeds it.
+) -> tuple[float, int]:
+    """The steepest rise seen from a pixel along one direction, or `steepest` if nothing exceeds it; and where.
 
     Marches over the crossings of the ray with the grid's columns, then with its rows, heights interpolated linearly
     between the two neighbours. Heights and lengths are in units of the smaller pixel side. Beyond the frame is nothing.
+    Where: n for the n-th column crossed, -n for the n-th row, 0 for nothing.
     """
     rows, columns = heights.shape
     start = heights[row, column]
     headroom = ceiling - start
+    where = 0
     if columns_per_length != 0.0:
         length = 1.0 / abs(columns_per_length)
         drift = rows_per_length * length
@@ -111,6 +113,7 @@ def horizon_slope(
                 height += part * (heights[below + 1, line] - height)
             if height - start > steepest * distance:
                 steepest = (height - start) / distance
+                where = step
     if rows_per_length != 0.0:
         length = 1.0 / abs(rows_per_length)
         drift = columns_per_length * length
@@ -128,4 +131,5 @@ def horizon_slope(
                 height += part * (heights[line, left + 1] - height)
             if height - start > steepest * distance:
                 steepest = (height - start) / distance
-    return steepest
+                where = -step
+    return steepest, where

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from acquisition.errors import BadInput
 from acquisition.instrument import Instrument
-from inference.forward_model.exposure import compiled_parallel, horizon_slope, search_limits, signed
+from inference.forward_model.exposure import compiled_parallel, horizon, search_limits, signed
 from inference.forward_model.optics import acceptance
 
 Floats = NDArray[np.float32]
@@ -114,7 +114,7 @@ def _capture(
                     cosine, sine = azimuths[k]
                     slope = max(p * cosine - q * sine, occluding_slope)
                     if reach > 0:
-                        slope = horizon_slope(
+                        slope, _ = horizon(
                             surface, row, column, cosine * per_x, -sine * per_y, slope, reach, ceiling[row, column]
                         )
                     if slope > occluding_slope:
