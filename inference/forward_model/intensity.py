@@ -17,7 +17,7 @@ from inference.forward_model.optics import acceptance
 Floats = NDArray[np.float32]
 
 # numba's portable threading layer aborts the process when two threads enter parallel kernels at once.
-_one_at_a_time = Lock()
+ONE_AT_A_TIME = Lock()
 
 
 def captured_fractions(heights_m: NDArray[np.floating], instrument: Instrument) -> Floats:
@@ -45,9 +45,9 @@ def captured_fractions(heights_m: NDArray[np.floating], instrument: Instrument) 
     surface = (_on_tilted_plane(heights_m, instrument, width_m, height_m) / unit_m).astype(np.float32)
     cosine, sine = _snapped(np.cos(table.azimuth_rad)), _snapped(np.sin(table.azimuth_rad))
     fractions = np.empty((len(table.response), *surface.shape), np.float32)
-    with _one_at_a_time:
+    with ONE_AT_A_TIME:
         radius, ceiling = search_limits(surface, table.occluding_slope)
-        _capture(
+        capture(
             surface,
             radius,
             ceiling,
@@ -80,7 +80,7 @@ def _snapped(direction: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @compiled_parallel
-def _capture(
+def capture(
     surface: Floats,
     radius: NDArray[np.int32],
     ceiling: Floats,

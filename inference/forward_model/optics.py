@@ -71,7 +71,7 @@ def linear_response(instrument: Instrument) -> Floats:
 def _tables(detector: Detector) -> Acceptance:
     if not detector.working_distance_m > 0:
         raise BadInput(f"working distance {detector.working_distance_m:g} m must be above 0 m")
-    edges = _bin_edges(detector)
+    edges = bin_edges(detector)
     widths = np.diff(edges)
     fraction = (np.arange(RAYS_PER_BIN) + 0.5) / RAYS_PER_BIN
     azimuth = edges[:-1, None] + widths[:, None] * fraction  # (K, R)
@@ -109,7 +109,7 @@ def _sideways(sin2: Floats) -> Floats:
     return 0.5 * (np.arcsin(np.sqrt(sin2)) - np.sqrt(sin2 * (1.0 - sin2)))
 
 
-def _bin_edges(detector: Detector) -> Floats:
+def bin_edges(detector: Detector) -> Floats:
     """(K + 1,) radians, rising over one turn: no bin crosses a segment's edge."""
     turn = 360.0
     marks = sorted(

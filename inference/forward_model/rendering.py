@@ -25,7 +25,7 @@ def expected_electrons(heights_m: NDArray[np.floating], instrument: Instrument, 
     per pixel summed over the segments on a flat, level specimen. The beam's width and tail blur the result. Raises
     `BadInput` as `captured_fractions` does, and for a dose that is not a positive number.
     """
-    emitted = _emitted_per_pixel(instrument, dose)
+    emitted = emitted_per_pixel(instrument, dose)
     return _beam_blurred(captured_fractions(heights_m, instrument) * np.float32(emitted), instrument)
 
 
@@ -52,7 +52,7 @@ def render(
     return frame
 
 
-def _emitted_per_pixel(instrument: Instrument, dose: float | None) -> float:
+def emitted_per_pixel(instrument: Instrument, dose: float | None) -> float:
     if dose is None:
         beam = instrument.beam
         return beam.current_a * beam.dwell_time_s / ELEMENTARY_CHARGE_C * instrument.specimen.backscatter_yield

@@ -1,0 +1,1 @@
+"""Networks and the differentiable twin in torch: what is trained or fitted. Never imported live."""
