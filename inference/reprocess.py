@@ -5,16 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from acquisition.errors import BadInput
-from acquisition.frames import Result
+from acquisition.frames import Frame, Result
 from acquisition.instrument import Instrument
 from acquisition.recording import RecordedRun
 from acquisition.recording.heights import replace_heights
 from inference.accuracy import Accuracy, compare
-from inference.pipeline import Pipeline
+
+
+class Reconstruction(Protocol):
+    """Frames to heights: a `Pipeline`, or what is slower and better."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def provider(self) -> str: ...
+
+    def reconstruct(self, frame: Frame, instrument: Instrument) -> Result: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +42,10 @@ class Reprocessed:
 
 
 def reprocess(
-    path: Path, pipeline: Pipeline, progress: Callable[[int, int], None], instrument: Instrument | None = None
+    path: Path,
+    reconstruction: Reconstruction,
+    progress: Callable[[int, int], None],
+    instrument: Instrument | None = None,
 ) -> Reprocessed:
     """Reconstruct every frame of the run at `path`; the old heights stay until all new ones are there.
 
@@ -47,7 +62,7 @@ def reprocess(
 
     def results() -> Iterator[Result]:
         for done, frame in enumerate(recorded.frame_iterator(), start=1):
-            result = pipeline.reconstruct(frame, instrument or recorded.instrument)
+            result = reconstruction.reconstruct(frame, instrument or recorded.instrument)
             truth_m = recorded.read_truth(frame.header.sequence)
             if truth_m is not None:
                 accuracy[frame.header.sequence] = compare(result.height_m, truth_m, frame.header.optics.pixel_size_m)

@@ -1,4 +1,4 @@
-"""The differentiable twin of BSESM: the same images, with gradients to heights and to every number of the instrument."""
+"""The differentiable twin of BSESM: the same images, with gradients to heights and to the instrument's numbers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Twin(nn.Module):
         return _blurred(electrons, self.sigma_px) if float(self.sigma_px.detach()) > 0 else electrons
 
     def fractions(self, heights_m: Tensor, tables: Tables | None = None) -> Tensor:
-        """(S, H, W) of the emitted electrons, float64. Raises `BadInput` for heights that are not (H, W), 2 x 2 or more."""
+        """(S, H, W) float64, of the emitted electrons. Raises `BadInput` for heights that are not (H, W), 2 x 2 or more."""
         if heights_m.ndim != 2 or min(heights_m.shape) < 2:
             raise BadInput(f"heights of shape {tuple(heights_m.shape)}: expected (H, W) with at least 2 x 2 pixels")
         scan = self.instrument.scan
@@ -89,7 +89,8 @@ class _Capture(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        found = capture_gradients(*ctx.kept, np.ascontiguousarray(upstream[0].numpy()))
+        kept: Captured = ctx.kept
+        found = capture_gradients(kept, np.ascontiguousarray(upstream[0].numpy()))
         return *(torch.as_tensor(gradient) for gradient in found), None, None
 
 

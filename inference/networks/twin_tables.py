@@ -40,7 +40,9 @@ class Geometry(nn.Module):
         super().__init__()
         detector = instrument.detector
         if instrument.specimen.bias_v != 0.0:
-            raise BadInput(f"the twin has straight electron paths: set specimen.bias_v to 0, not {instrument.specimen.bias_v:g}")
+            raise BadInput(
+                f"the twin has straight electron paths: set specimen.bias_v to 0, not {instrument.specimen.bias_v:g}"
+            )
         if any(segment.outer_radius_m is None for segment in detector.segments):
             raise BadInput("the twin needs inner_radius_m and outer_radius_m of every segment")
         self.detector: Detector = detector

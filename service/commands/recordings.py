@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,8 @@ from acquisition.recording.repair import Verification
 from acquisition.stamping import optics_of, start_run
 from hardware_drivers.catalog import MOL_PER_S_PER_SCCM
 from hardware_drivers.tiff_folder import ImageSet, read_image_sets
-from inference.reprocess import Reprocessed
+from inference.pipeline import Pipeline
+from inference.reprocess import Reconstruction, Reprocessed
 from inference.reprocess import reprocess as reprocess_run
 from service import wiring
 from service.commands.shared import AsJson, Config, RunArgument, progress_bar, say, say_json
@@ -40,6 +42,14 @@ InstrumentFile = Annotated[
 SIMULATED_HYDROGEN_SCCM = 100.0
 SIMULATED_OXYGEN_SCCM = 20.0
 SETTLING_S = 30.0
+
+
+class Method(StrEnum):
+    """How `eclips reprocess` reconstructs."""
+
+    network = "network"
+    classical = "classical"
+    map = "map"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -134,22 +144,31 @@ def repair(run: RunArgument, as_json: AsJson = False) -> None:
 def reprocess(
     run: RunArgument,
     config: Config = None,
+    method: Annotated[
+        Method, typer.Option("--method", help="network: the settings' model set; classical; map: slow, most exact.")
+    ] = Method.network,
     model: Annotated[str | None, typer.Option("--model", help="Model set; see `eclips models`.")] = None,
     instrument: InstrumentFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Reconstruct a recording again; where truth is there, print the errors.
 
-    Example: eclips reprocess spiral
+    `map` fits each height to the electrons through the forward model, from the model set's answer, and says why it
+    stopped; it needs the extra `train` and some seconds to minutes a frame.
+
+    Example: eclips reprocess spiral --method map
     """
-    pipeline = wiring.pipeline(load_settings(config), model)
+    if method is Method.classical and model not in (None, "classical"):
+        raise BadInput(f"--method classical is the model set classical, not {model!r}: leave one of the two out")
+    pipeline = wiring.pipeline(load_settings(config), "classical" if method is Method.classical else model)
     chosen = None if instrument is None else load_instrument(instrument)
     with progress_bar("reconstructing") as progress:
-        done = reprocess_run(run, pipeline, progress, chosen)
+        used = _map(pipeline, as_json) if method is Method.map else pipeline
+        done = reprocess_run(run, used, progress, chosen)
     if as_json:
         say_json(_reprocessed_tree(done))
         return
-    say(f"{run}: {done.frames} heights, {pipeline.model} on {pipeline.provider}, {done.seconds_per_frame:.3f} s each")
+    say(f"{run}: {done.frames} heights, {used.model} on {used.provider}, {done.seconds_per_frame:.3f} s each")
     for name, value in done.figures.items():
         say(f"  {name:24s} {value:.4g}")
     for told in done.estimated:
@@ -177,6 +196,14 @@ def picture(
     pixel_size_m = header.pixel_size_m if header else recorded.manifest.pixel_size_m
     out.write_bytes(height_picture(recorded.read_height(frame), pixel_size_m, colours, size))
     say(f"wrote {out}")
+
+
+def _map(pipeline: Pipeline, as_json: bool) -> Reconstruction:
+    try:
+        from inference.refinement.reconstruction import MapReconstruction
+    except ModuleNotFoundError as error:
+        raise BadInput(f"{error.name} is not installed: install eclips-live with the extra `train`") from error
+    return MapReconstruction(pipeline, tell=lambda line: None if as_json else say(line))
 
 
 def _errors_line(errors: Mapping[str, float]) -> str:
