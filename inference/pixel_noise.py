@@ -126,9 +126,12 @@ def pixel_signal(instrument: Instrument, detected_per_primary: float | None = No
         emitted, captured = primaries * specimen.backscatter_yield, table.response[:, 2]
         p, q = (math.tan(math.radians(tilt)) for tilt in (specimen.tilt_x_deg, -specimen.tilt_y_deg))
         if math.hypot(p, q) >= table.occluding_slope:
+            tilt_deg, limit_deg = (
+                math.degrees(math.atan(slope)) for slope in (math.hypot(p, q), table.occluding_slope)
+            )
             raise BadInput(
-                f"the specimen is tilted by {math.degrees(math.atan(math.hypot(p, q))):.3g} degrees, into its own shadow: "
-                f"tilt it below {math.degrees(math.atan(table.occluding_slope)):.3g}, or raise the working distance"
+                f"the specimen is tilted by {tilt_deg:.3g} degrees, into its own shadow: tilt it below "
+                f"{limit_deg:.3g}, or raise the working distance"
             )
         scaled = response * (emitted * captured.sum())
         return PixelSignal(scaled, flat_share, rounding, (p, q), table.occluding_slope, emitted, captured)
@@ -161,14 +164,14 @@ def slope_noise(pixel: PixelSignal, tilt_deg: float | None = None) -> SlopeNoise
     """Of a pixel tilted by `tilt_deg`, at the azimuth where it is worst; without a tilt, of the mean plane."""
     if tilt_deg is None:
         p, q = (np.array([slope]) for slope in pixel.mean_plane)
+        tilt_deg = math.degrees(math.atan(math.hypot(*pixel.mean_plane)))
     else:
         slope = math.tan(math.radians(tilt_deg))
         p, q = slope * np.cos(AZIMUTHS_RAD), slope * np.sin(AZIMUTHS_RAD)
     covariances = slope_covariance(pixel, p, q)
     worst = int(np.argmax(np.trace(covariances, axis1=1, axis2=2)))
     noise = math.sqrt(np.trace(covariances[worst]))
-    tilt = math.degrees(math.atan(math.hypot(p[worst], q[worst])))
-    return SlopeNoise(tilt, noise, math.degrees(noise), _normal_noise_deg(p[worst], q[worst], covariances[worst]))
+    return SlopeNoise(tilt_deg, noise, math.degrees(noise), _normal_noise_deg(p[worst], q[worst], covariances[worst]))
 
 
 def feature_noise(pixel: PixelSignal, feature: Feature, instrument: Instrument) -> FeatureNoise:

@@ -13,7 +13,6 @@ from acquisition.instrument import Instrument, Segment
 from inference.calibration import FULL_SCALE_COUNTS
 from inference.pixel_noise import (
     AZIMUTHS_RAD,
-    WANTED_SIGNAL_TO_NOISE,
     Feature,
     FeatureNoise,
     PixelSignal,
@@ -25,7 +24,7 @@ from inference.pixel_noise import (
     slope_noise,
 )
 
-__all__ = ["WANTED_SIGNAL_TO_NOISE", "Advice", "Feature", "Plan", "SegmentPlan", "plan"]
+__all__ = ["Advice", "Feature", "Plan", "SegmentPlan", "plan"]
 
 LINE_FLYBACK_S = 50.0e-6
 LEAST_TILT_DEG = 35.0
@@ -71,7 +70,7 @@ class Plan:
     """One frame of `shape` (rows, columns). Electrons are per pixel, `detected` is summed over the segments.
 
     `noise`: of the mean plane; `noise_by_tilt`: at the worst azimuth, from 0 to the shadow-free tilt.
-    `vision_field_per_relief`: how far away what rises above a pixel can shade it, per rise (r* = rise x tan(theta_out)).
+    `vision_field_per_relief`: how far something can shade a pixel, per rise above it (r* = rise x tan(theta_out)).
     `saturating_dose`: `detected` at which a segment saturates at its brightest shadow-free orientation.
     """
 
@@ -109,11 +108,13 @@ def plan(
     `pixel_signal` does."""
     if dose is not None and not (math.isfinite(dose) and dose > 0):
         raise BadInput(f"dose {dose:g} electrons per pixel must be a number above 0")
+    if min(shape) < 2:
+        raise BadInput(f"a frame of {shape[1]} x {shape[0]} pixels has no slopes: give at least 2 x 2")
     per_primary = None if dose is None else dose / primaries_per_pixel(instrument)
     pixel = pixel_signal(instrument, per_primary)
     if dose is not None and pixel.emitted is not None:
-        longer = dose / float(pixel.response[:, 2].sum())
-        instrument = instrument.with_scan(dwell_time_s=longer * instrument.beam.dwell_time_s)
+        as_now = float(pixel.response[:, 2].sum())
+        instrument = instrument.with_scan(dwell_time_s=instrument.beam.dwell_time_s * dose / as_now)
     if feature is not None and feature.terrace_m > min(np.multiply(shape, pixel_sides_m(instrument)[::-1])):
         raise BadInput(f"a terrace of {feature.terrace_m:g} m is wider than the frame: take more or larger pixels")
 
@@ -131,8 +132,7 @@ def _evaluate(instrument: Instrument, pixel: PixelSignal, feature: Feature | Non
     tilts_deg = [*np.arange(0.0, limit_deg, TILT_STEP_DEG).tolist(), limit_deg]
     segments = _segments(instrument, pixel)
     detected = sum(segment.electrons for segment in segments)
-    sizes = [one.saturating_electrons / one.brightest_electrons for one in segments if one.saturating_electrons]
-    known = pixel.captured is not None
+    room = [one.saturating_electrons / one.brightest_electrons for one in segments if one.saturating_electrons]
     made = Plan(
         shape=shape,
         pixel_size_m=width_m,
@@ -147,9 +147,9 @@ def _evaluate(instrument: Instrument, pixel: PixelSignal, feature: Feature | Non
         segments=segments,
         noise=slope_noise(pixel),
         noise_by_tilt=tuple(slope_noise(pixel, tilt_deg) for tilt_deg in tilts_deg),
-        shadow_free_tilt_deg=limit_deg if known else None,
-        vision_field_per_relief=1.0 / pixel.steepest if known else None,
-        saturating_dose=detected * min(sizes) if len(sizes) == len(segments) else None,
+        shadow_free_tilt_deg=limit_deg if pixel.captured is not None else None,
+        vision_field_per_relief=1.0 / pixel.steepest if pixel.captured is not None else None,
+        saturating_dose=detected * min(room) if len(room) == len(segments) else None,
         feature=None if feature is None else feature_noise(pixel, feature, instrument),
         warnings=(),
         unknown=_unknown(instrument, pixel),
@@ -175,43 +175,39 @@ def _segment(segment: Segment, captured: float | None, electrons: float, brighte
         return SegmentPlan(segment.name, captured, electrons, brightest, None, None, None)
     half = 0.5 * SATURATION_SIGMAS
     saturating = (math.sqrt(half**2 + max(FULL_SCALE_COUNTS - dark, 0.0) / gain) - half) ** 2
-    counts, brightest_counts = gain * electrons + dark, gain * brightest + dark
-    return SegmentPlan(segment.name, captured, electrons, brightest, counts, brightest_counts, saturating)
+    in_counts = (gain * mean + dark for mean in (electrons, brightest))
+    return SegmentPlan(segment.name, captured, electrons, brightest, *in_counts, saturating)
 
 
 def _warnings(made: Plan, instrument: Instrument) -> tuple[str, ...]:
-    told = []
+    told, feature = [], made.feature
     for planned, segment in zip(made.segments, instrument.detector.segments, strict=True):
-        gain, saturating, brightest = segment.gain_counts_per_electron, planned.saturating_electrons, 0.0
-        if saturating is not None and planned.brightest_electrons > saturating:
-            brightest = planned.brightest_electrons + SATURATION_SIGMAS * math.sqrt(planned.brightest_electrons)
-            most = (FULL_SCALE_COUNTS - (segment.dark_counts or 0.0)) / brightest
-            dwell_us = 1e6 * made.dwell_time_s * saturating / planned.brightest_electrons
+        gain, brightest = segment.gain_counts_per_electron, planned.brightest_electrons
+        if planned.saturating_electrons is not None and brightest > planned.saturating_electrons:
+            room = max(FULL_SCALE_COUNTS - (segment.dark_counts or 0.0), 0.0)
+            most = room / (brightest + SATURATION_SIGMAS * math.sqrt(brightest))
+            dwell_us = 1e6 * made.dwell_time_s * planned.saturating_electrons / brightest
             told.append(
                 f"segment {segment.name} saturates at its brightest orientation ({planned.brightest_counts:.0f} of "
                 f"{FULL_SCALE_COUNTS:.0f} counts): lower its gain to {most:.3g} counts per electron, or the dwell time "
                 f"to {dwell_us:.3g} µs and average frames"
             )
         if gain is not None and gain * math.sqrt(planned.electrons) < FINEST_NOISE_COUNTS:
-            finest = FINEST_NOISE_COUNTS / math.sqrt(planned.electrons)
             told.append(
-                f"segment {segment.name} rounds its noise away ({gain:g} counts per electron): raise its gain above "
-                f"{finest:.3g}, or its counts are wrong by more than their noise"
+                f"segment {segment.name} rounds its noise away at {gain:g} counts per electron: raise its gain above "
+                f"{FINEST_NOISE_COUNTS / math.sqrt(planned.electrons):.3g}"
             )
-    feature = made.feature
     if feature is None:
         return tuple(told)
     rise = feature.step_m / min(pixel_sides_m(instrument))
     if made.vision_field_per_relief is not None and rise * made.vision_field_per_relief > 1.0:
         told.append(
-            f"the step rises by {rise:.2g} pixels at once and shades its foot: its height comes out wrong where the "
-            f"face hides from the detector; smaller pixels show whether it is that steep"
+            f"the step is {rise:.2g} pixels high and, if sharp, shades its foot: its height comes out wrong there; "
+            "a longer working distance sees steeper faces"
         )
     longer = feature.dwell_time_needed_s / made.dwell_time_s
     if made.saturating_dose is not None and made.detected < made.saturating_dose < made.detected * longer:
-        told.append(
-            f"a dwell time of {1e6 * feature.dwell_time_needed_s:.3g} µs would saturate: average frames instead"
-        )
+        told.append(f"a dwell time of {1e6 * feature.dwell_time_needed_s:.3g} µs saturates: average frames instead")
     return tuple(told)
 
 
@@ -248,14 +244,8 @@ def _advice(instrument: Instrument, made: Plan, evaluate: Callable[[Instrument],
 def _judged(change: str, cost: str, before: Plan, after: Plan, frames: int) -> Advice:
     noise_ratio = after.noise.slope_noise / before.noise.slope_noise / math.sqrt(frames)
     time_s = frames * after.frame_time_s
+    gain = math.sqrt(before.frame_time_s / time_s) / noise_ratio
+    dose_ratio = frames * after.primaries / before.primaries
     if len(after.warnings) > len(before.warnings):
         cost += f"; then {after.warnings[0]}"
-    return Advice(
-        change=change,
-        cost=cost,
-        noise_ratio=noise_ratio,
-        gain=math.sqrt(before.frame_time_s / time_s) / noise_ratio,
-        time_s=time_s,
-        dose_ratio=frames * after.primaries / before.primaries,
-        shadow_free_tilt_deg=after.shadow_free_tilt_deg,
-    )
+    return Advice(change, cost, noise_ratio, gain, time_s, dose_ratio, after.shadow_free_tilt_deg)
