@@ -113,8 +113,8 @@ def plan(
     per_primary = None if dose is None else dose / primaries_per_pixel(instrument)
     pixel = pixel_signal(instrument, per_primary)
     if dose is not None and pixel.emitted is not None:
-        as_now = float(pixel.response[:, 2].sum())
-        instrument = instrument.with_scan(dwell_time_s=instrument.beam.dwell_time_s * dose / as_now)
+        longer = dose / float(pixel.response[:, 2].sum())
+        instrument = instrument.with_scan(dwell_time_s=longer * instrument.beam.dwell_time_s)
     if feature is not None and feature.terrace_m > min(np.multiply(shape, pixel_sides_m(instrument)[::-1])):
         raise BadInput(f"a terrace of {feature.terrace_m:g} m is wider than the frame: take more or larger pixels")
 
@@ -128,7 +128,7 @@ def plan(
 def _evaluate(instrument: Instrument, pixel: PixelSignal, feature: Feature | None, shape: tuple[int, int]) -> Plan:
     beam, primaries = instrument.beam, primaries_per_pixel(instrument)
     width_m, height_m = pixel_sides_m(instrument)
-    limit_deg = math.degrees(math.atan(pixel.steepest))
+    limit_deg, known = math.degrees(math.atan(pixel.steepest)), pixel.captured is not None
     tilts_deg = [*np.arange(0.0, limit_deg, TILT_STEP_DEG).tolist(), limit_deg]
     segments = _segments(instrument, pixel)
     detected = sum(segment.electrons for segment in segments)
@@ -147,8 +147,8 @@ def _evaluate(instrument: Instrument, pixel: PixelSignal, feature: Feature | Non
         segments=segments,
         noise=slope_noise(pixel),
         noise_by_tilt=tuple(slope_noise(pixel, tilt_deg) for tilt_deg in tilts_deg),
-        shadow_free_tilt_deg=limit_deg if pixel.captured is not None else None,
-        vision_field_per_relief=1.0 / pixel.steepest if pixel.captured is not None else None,
+        shadow_free_tilt_deg=limit_deg if known else None,
+        vision_field_per_relief=1.0 / pixel.steepest if known else None,
         saturating_dose=detected * min(room) if len(room) == len(segments) else None,
         feature=None if feature is None else feature_noise(pixel, feature, instrument),
         warnings=(),
@@ -175,8 +175,8 @@ def _segment(segment: Segment, captured: float | None, electrons: float, brighte
         return SegmentPlan(segment.name, captured, electrons, brightest, None, None, None)
     half = 0.5 * SATURATION_SIGMAS
     saturating = (math.sqrt(half**2 + max(FULL_SCALE_COUNTS - dark, 0.0) / gain) - half) ** 2
-    in_counts = (gain * mean + dark for mean in (electrons, brightest))
-    return SegmentPlan(segment.name, captured, electrons, brightest, *in_counts, saturating)
+    level, bright = gain * electrons + dark, gain * brightest + dark
+    return SegmentPlan(segment.name, captured, electrons, brightest, level, bright, saturating)
 
 
 def _warnings(made: Plan, instrument: Instrument) -> tuple[str, ...]:
@@ -215,7 +215,7 @@ def _unknown(instrument: Instrument, pixel: PixelSignal) -> tuple[str, ...]:
     told, segments = [], instrument.detector.segments
     if pixel.captured is None:
         told.append("captured fraction, shadow-free tilt and what the working distance does: segments have no radii")
-        told.append("tilt of the specimen as a whole: with a modulation only, the mean of the frame is shown level")
+        told.append("tilt of the specimen as a whole: by modulation only, a frame is shown level on average")
     if any(segment.gain_counts_per_electron is None for segment in segments):
         told.append("noise of rounding to counts: segments have no gain_counts_per_electron")
     if any(segment.gain_counts_per_electron is None or segment.dark_counts is None for segment in segments):
@@ -227,7 +227,7 @@ def _advice(instrument: Instrument, made: Plan, evaluate: Callable[[Instrument],
     """The changes that are open, the largest gain at equal time first."""
     distance_m, found = made.working_distance_m, []
     for factor in SHORTER_DISTANCES if made.shadow_free_tilt_deg is not None else ():
-        tilt_deg = math.degrees(math.atan(factor * math.tan(math.radians(made.shadow_free_tilt_deg or 0.0))))
+        tilt_deg = math.degrees(math.atan(factor / (made.vision_field_per_relief or 1.0)))
         if tilt_deg >= LEAST_TILT_DEG and tilt_deg > made.noise.tilt_deg:
             after = evaluate(instrument.with_scan(working_distance_m=factor * distance_m))
             change = f"working distance {1e3 * distance_m:.3g} → {1e3 * factor * distance_m:.3g} mm"
@@ -244,8 +244,10 @@ def _advice(instrument: Instrument, made: Plan, evaluate: Callable[[Instrument],
 def _judged(change: str, cost: str, before: Plan, after: Plan, frames: int) -> Advice:
     noise_ratio = after.noise.slope_noise / before.noise.slope_noise / math.sqrt(frames)
     time_s = frames * after.frame_time_s
-    gain = math.sqrt(before.frame_time_s / time_s) / noise_ratio
-    dose_ratio = frames * after.primaries / before.primaries
+    gain, dose_ratio = (
+        math.sqrt(before.frame_time_s / time_s) / noise_ratio,
+        frames * after.primaries / before.primaries,
+    )
     if len(after.warnings) > len(before.warnings):
         cost += f"; then {after.warnings[0]}"
     return Advice(change, cost, noise_ratio, gain, time_s, dose_ratio, after.shadow_free_tilt_deg)
