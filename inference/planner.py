@@ -106,7 +106,7 @@ def plan(
     summed over the segments; the dwell time follows from it, and where radii are unknown, the captured fraction.
     Raises `BadInput` for lengths that fit neither pixel nor frame, a dose that is no positive number, and as
     `pixel_signal` does."""
-    if dose is not None and not (math.isfinite(dose) and dose > 0):
+    if dose is not None and not 0 < dose < math.inf:
         raise BadInput(f"dose {dose:g} electrons per pixel must be a number above 0")
     if min(shape) < 2:
         raise BadInput(f"a frame of {shape[1]} x {shape[0]} pixels has no slopes: give at least 2 x 2")
@@ -201,10 +201,7 @@ def _warnings(made: Plan, instrument: Instrument) -> tuple[str, ...]:
         return tuple(told)
     rise = feature.step_m / min(pixel_sides_m(instrument))
     if made.vision_field_per_relief is not None and rise * made.vision_field_per_relief > 1.0:
-        told.append(
-            f"the step is {rise:.2g} pixels high and, if sharp, shades its foot: its height comes out wrong there; "
-            "a longer working distance sees steeper faces"
-        )
+        told.append(f"the step rises {rise:.2g} pixels: if sharp it shades its foot; go for a longer working distance")
     longer = feature.dwell_time_needed_s / made.dwell_time_s
     if made.saturating_dose is not None and made.detected < made.saturating_dose < made.detected * longer:
         told.append(f"a dwell time of {1e6 * feature.dwell_time_needed_s:.3g} µs saturates: average frames instead")
