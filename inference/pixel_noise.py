@@ -24,6 +24,7 @@ LEAST_SIGNAL_WITHOUT_RADII = 0.1
 ANGLE_NODES = 32
 WANTED_SIGNAL_TO_NOISE = 5.0
 LEAST_TERRACE_PX = 3.0
+LENGTH_UNITS = ((1e9, "nm"), (1e6, "µm"), (1e3, "mm"))
 
 Floats = NDArray[np.float64]
 
@@ -85,7 +86,7 @@ class FeatureNoise:
     the next and averaged along the step over a terrace's width. The width cancels: one pixel's slope noise times the
     pixel size is left, whatever place or shape the step has in between. `signal_kept`: the share of an isolated step
     that beam width and tail leave between the middles. `frames_needed`, or one of `dwell_time_needed_s`, bring the
-    signal to noise to 5.
+    signal to noise to 5. `in_words` says it to people.
     """
 
     terrace_m: float
@@ -97,6 +98,13 @@ class FeatureNoise:
     signal_to_noise: float
     frames_needed: int
     dwell_time_needed_s: float
+    in_words: str
+
+
+def length(metres: float) -> str:
+    """With the unit that suits it, for people."""
+    factor, unit = next((one for one in LENGTH_UNITS if metres * one[0] < 1000.0), LENGTH_UNITS[-1])
+    return f"{metres * factor:.3g} {unit}"
 
 
 def primaries_per_pixel(instrument: Instrument) -> float:
@@ -182,8 +190,8 @@ def feature_noise(pixel: PixelSignal, feature: Feature, instrument: Instrument) 
             raise BadInput(f"{name} {length_m:g} m must be a length above 0, such as 200 nm")
     if terrace_m < LEAST_TERRACE_PX * max(pixel_m):
         raise BadInput(
-            f"a terrace of {terrace_m:g} m is narrower than {LEAST_TERRACE_PX:g} pixels of {max(pixel_m):g} m: set the "
-            f"pixel size to {terrace_m / LEAST_TERRACE_PX:.3g} m at most, or ask for wider terraces"
+            f"a terrace of {length(terrace_m)} is narrower than {LEAST_TERRACE_PX:g} pixels of {length(max(pixel_m))}: "
+            f"set the pixel size to {length(terrace_m / LEAST_TERRACE_PX)} at most, or ask for wider terraces"
         )
     pixels = terrace_m**2 / math.prod(pixel_m)
     covariance = slope_covariance(pixel, *(np.array([slope]) for slope in pixel.mean_plane))[0]
@@ -193,6 +201,9 @@ def feature_noise(pixel: PixelSignal, feature: Feature, instrument: Instrument) 
     kept += beam.tail_fraction * _between_middles(terrace_m, beam.tail_sigma_m)
     signal_to_noise = kept * step_m / step_noise_m
     more = (WANTED_SIGNAL_TO_NOISE / signal_to_noise) ** 2
+    dwell_text = f"a dwell time of {1e6 * more * beam.dwell_time_s:.2g} µs"
+    needed = f"{math.ceil(more)} frames or {dwell_text} give" if more > 1.0 else f"{dwell_text} is enough for"
+    shows = f"A {length(step_m)} step between {length(terrace_m)} terraces shows at {signal_to_noise:.2g} sigma"
     return FeatureNoise(
         terrace_m=terrace_m,
         step_m=step_m,
@@ -203,6 +214,7 @@ def feature_noise(pixel: PixelSignal, feature: Feature, instrument: Instrument) 
         signal_to_noise=signal_to_noise,
         frames_needed=math.ceil(more),
         dwell_time_needed_s=more * beam.dwell_time_s,
+        in_words=f"{shows} in one frame; {needed} {WANTED_SIGNAL_TO_NOISE:g}.",
     )
 
 

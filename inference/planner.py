@@ -18,6 +18,7 @@ from inference.pixel_noise import (
     PixelSignal,
     SlopeNoise,
     feature_noise,
+    length,
     pixel_sides_m,
     pixel_signal,
     primaries_per_pixel,
@@ -91,9 +92,9 @@ class Plan:
     vision_field_per_relief: float | None
     saturating_dose: float | None
     feature: FeatureNoise | None
-    warnings: tuple[str, ...]
     unknown: tuple[str, ...]
-    advice: tuple[Advice, ...]
+    warnings: tuple[str, ...] = ()
+    advice: tuple[Advice, ...] = ()
 
 
 def plan(
@@ -116,7 +117,7 @@ def plan(
         longer = dose / float(pixel.response[:, 2].sum())
         instrument = instrument.with_scan(dwell_time_s=longer * instrument.beam.dwell_time_s)
     if feature is not None and feature.terrace_m > min(np.multiply(shape, pixel_sides_m(instrument)[::-1])):
-        raise BadInput(f"a terrace of {feature.terrace_m:g} m is wider than the frame: take more or larger pixels")
+        raise BadInput(f"a terrace of {length(feature.terrace_m)} is wider than the frame: take more or larger pixels")
 
     def evaluate(changed: Instrument) -> Plan:
         return _evaluate(changed, pixel_signal(changed, per_primary), feature, shape)
@@ -151,9 +152,7 @@ def _evaluate(instrument: Instrument, pixel: PixelSignal, feature: Feature | Non
         vision_field_per_relief=1.0 / pixel.steepest if known else None,
         saturating_dose=detected * min(room) if len(room) == len(segments) else None,
         feature=None if feature is None else feature_noise(pixel, feature, instrument),
-        warnings=(),
         unknown=_unknown(instrument, pixel),
-        advice=(),
     )
     return replace(made, warnings=_warnings(made, instrument))
 
@@ -227,9 +226,9 @@ def _advice(instrument: Instrument, made: Plan, evaluate: Callable[[Instrument],
         tilt_deg = math.degrees(math.atan(factor / (made.vision_field_per_relief or 1.0)))
         if tilt_deg >= LEAST_TILT_DEG and tilt_deg > made.noise.tilt_deg:
             after = evaluate(instrument.with_scan(working_distance_m=factor * distance_m))
-            change = f"working distance {1e3 * distance_m:.3g} → {1e3 * factor * distance_m:.3g} mm"
-            cost = f"shadow-free tilt {made.shadow_free_tilt_deg:.0f} → {tilt_deg:.0f}°"
-            found.append(_judged(change, f"{cost}; less room under the pole piece", made, after, 1))
+            change = f"working distance {1e3 * distance_m:.3g} to {1e3 * factor * distance_m:.3g} mm"
+            cost = f"shadow-free tilt {made.shadow_free_tilt_deg:.0f} to {tilt_deg:.0f}°, less room below the detector"
+            found.append(_judged(change, cost, made, after, 1))
     after = evaluate(instrument.with_scan(dwell_time_s=2.0 * made.dwell_time_s))
     found.append(_judged("dwell time × 2", "time and dose", made, after, 1))
     after = evaluate(instrument.with_scan(current_a=2.0 * made.current_a))

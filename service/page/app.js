@@ -7,6 +7,7 @@ import { GasCard, HeaterCard, StageCard } from "./devices.js";
 import { $, el, typing } from "./dom.js";
 import { cursorOverlay } from "./pane.js";
 import { HeightPane, NormalsPane, SegmentPanes, TrustPane, probeText } from "./panes.js";
+import { Planner } from "./plan.js";
 import { Profile } from "./profile.js";
 import { Recordings } from "./recordings.js";
 import { Relief } from "./relief.js";
@@ -48,6 +49,7 @@ const bar = new Bar(page), alarms = new Alarms(page), run = new RunControls(page
 const heater = new HeaterCard(), gas = new GasCard(), stage = new StageCard();
 const recordings = new Recordings(page);
 const trends = new Trends(page);
+const planner = new Planner();
 
 const live = new LiveSocket(wish, (message) => {
   page.live = message;
@@ -94,6 +96,7 @@ openStatus(
     for (const part of [bar, alarms, run]) part.show(status);
     for (const card of [heater, gas, stage]) card.show(status, page.replaying);
     recordings.show();
+    planner.show(status);
   },
   (event) => {
     alarms.addEvent(event);

@@ -114,7 +114,7 @@ def test_advice_is_ranked_by_gain_at_equal_time_and_keeps_35_degrees() -> None:
     gains = [advice.gain for advice in made.advice]
     assert gains == sorted(gains, reverse=True)
     by_change = {advice.change: advice for advice in made.advice}
-    nearer = by_change["working distance 8 → 4.8 mm"]
+    nearer = by_change["working distance 8 to 4.8 mm"]
     evaluated = plan(with_part("detector", working_distance_m=4.8e-3))
     assert nearer.noise_ratio == pytest.approx(evaluated.noise.slope_noise / made.noise.slope_noise)
     assert nearer.shadow_free_tilt_deg == pytest.approx(evaluated.shadow_free_tilt_deg)
@@ -122,7 +122,7 @@ def test_advice_is_ranked_by_gain_at_equal_time_and_keeps_35_degrees() -> None:
     assert by_change["average 4 frames"].gain == pytest.approx(1.0)
     assert by_change["current × 2"].gain == pytest.approx(math.sqrt(2), rel=1e-4)
     low = plan(with_part("detector", working_distance_m=6e-3))
-    assert [one.change for one in low.advice if "working" in one.change] == ["working distance 6 → 4.8 mm"]
+    assert [one.change for one in low.advice if "working" in one.change] == ["working distance 6 to 4.8 mm"]
 
 
 def test_segments_without_radii_are_planned_from_their_dose_and_say_what_stays_unknown() -> None:
