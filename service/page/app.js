@@ -65,6 +65,7 @@ function wish() {
 
 function show(message) {
   segments.show(message);
+  planner.show(message);
   const field = message.layers.height ?? null;
   page.field = field;
   if (field) {
@@ -96,7 +97,6 @@ openStatus(
     for (const part of [bar, alarms, run]) part.show(status);
     for (const card of [heater, gas, stage]) card.show(status, page.replaying);
     recordings.show();
-    planner.show(status);
   },
   (event) => {
     alarms.addEvent(event);

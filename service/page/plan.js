@@ -9,17 +9,17 @@ const NM_PER_M = 1e9;
 export class Planner {
   constructor() {
     this.card = $("plan");
-    this.runId = null;
+    this.planned = null;
     this.asked = 0;
     for (const input of [$("plan-step"), $("plan-terrace")]) input.onchange = () => this.refresh();
     this.card.ontoggle = () => this.refresh();
   }
 
-  /** Another run may have another instrument or frame. */
-  show(status) {
-    const runId = status.run?.run_id ?? null;
-    if (runId === this.runId) return;
-    this.runId = runId;
+  /** Another run may have another instrument, another frame other settings. */
+  show({ run_id: runId, frame }) {
+    const seen = JSON.stringify([runId, frame.shape, frame.pixel_size_m]);
+    if (seen === this.planned) return;
+    this.planned = seen;
     this.refresh();
   }
 
@@ -27,6 +27,7 @@ export class Planner {
     if (!this.card.open) return;
     const asked = ++this.asked;
     return attempt($("plan-line"), async () => {
+      setText($("plan-line"), "computing …");
       const plan = await get(`/plan?step_m=${metres("plan-step", "step")}&terrace_m=${metres("plan-terrace", "terrace")}`);
       if (asked === this.asked) this.draw(plan);
     }).then((good) => this.card.classList.toggle("old", !good));
@@ -39,8 +40,8 @@ export class Planner {
       ["electrons", `${digits(plan.detected)} a pixel · ${digits(plan.primaries_per_nm2)} per nm² landing`],
       ["slope noise", `${digits(noise.slope_noise_deg)}° a pixel · ${digits(feature.tilt_noise_deg, 2)}° a terrace`],
       ["step noise", `${length(feature.step_noise_m, 2)} · signal to noise ${digits(feature.signal_to_noise, 2)}`],
-      ["no shadow", plan.shadow_free_tilt_deg === null ? "not known without radii"
-        : `below ${digits(plan.shadow_free_tilt_deg)}° · sees ${digits(plan.vision_field_per_relief, 2)} µm per µm of relief`],
+      ["shadows", plan.shadow_free_tilt_deg === null ? "not known without radii"
+        : `from ${digits(plan.shadow_free_tilt_deg)}° on · ${digits(plan.vision_field_per_relief, 2)} × the rise far`],
       ["saturates", plan.saturating_dose === null ? "not known" : `from ${digits(plan.saturating_dose)} electrons a pixel on`],
     ];
     $("plan-figures").replaceChildren(...figures.flatMap(([name, text]) => [el("dt", {}, name), el("dd", {}, text)]));
