@@ -27,14 +27,18 @@ def plan(
     step_m: float | None = None,
     width_px: Side = None,
     height_px: Side = None,
+    dose: float | None = None,
 ) -> dict[str, Any]:
-    """Noise, time, tilt, saturation and advice for the newest frame's instrument, or for the settings' before one."""
+    """Noise, time, tilt, saturation and advice for the newest frame's instrument, or for the settings' before one.
+
+    `dose`: detected electrons per pixel, summed over the segments; needed where segments have no radii.
+    """
     if (terrace_m is None) != (step_m is None):
         raise BadInput("terrace_m and step_m belong together: give both, or neither")
     feature = None if terrace_m is None or step_m is None else Feature(terrace_m, step_m)
-    instrument, shape, dose = _in_use(wired)
+    instrument, shape, simulated_dose = _in_use(wired)
     shape = (height_px or shape[0], width_px or shape[1])
-    return asdict(plan_settings(instrument, feature, shape, dose))
+    return asdict(plan_settings(instrument, feature, shape, simulated_dose if dose is None else dose))
 
 
 def _in_use(wired: Services) -> tuple[Instrument, tuple[int, int], float | None]:

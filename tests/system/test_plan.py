@@ -69,6 +69,7 @@ def test_the_route_plans_another_frame_when_asked_to(client: httpx.Client) -> No
         ({"terrace_m": 1e-9, "step_m": 1e-9}, "narrower than 3 pixels of 4 nm"),
         ({"terrace_m": 100e-9, "step_m": -1e-9}, "above 0"),
         ({"width_px": 3}, "width_px"),
+        ({"dose": 0.0}, "dose 0 electrons"),
     ],
 )
 def test_what_cannot_be_planned_is_a_problem_with_a_reason(
@@ -92,8 +93,9 @@ def test_the_table_ends_in_plain_language() -> None:
 
 
 def test_a_dose_stands_in_for_current_and_dwell_time() -> None:
-    assert planned("--dose", "5000")["detected"] == pytest.approx(5000.0)
-    assert planned("--size", "1024")["shape"] == [1024, 1024]
+    made = planned("--dose", "5000", "--size", "1024")
+    assert made["detected"] == pytest.approx(5000.0)
+    assert made["shape"] == [1024, 1024]
 
 
 def test_segments_without_radii_need_a_dose(tmp_path: Path) -> None:
