@@ -18,7 +18,7 @@ from fastapi.staticfiles import StaticFiles
 from acquisition.errors import BadInput, ComponentFailed, EclipsError, LimitExceeded, RequestRefused
 from service.auth import COOKIE, KeyCheck
 from service.hub import Hub
-from service.routes import devices, live, run, runs, status
+from service.routes import devices, live, plan, run, runs, status
 from service.routes.shared import Services
 from service.run_control import RunControl
 from service.settings import Settings
@@ -45,7 +45,7 @@ def create_app(settings: Settings, key: str) -> FastAPI:
         context.destroy(linger=200)
 
     app = FastAPI(title="eclips-live", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
-    for routes in (status, run, runs, devices, live):
+    for routes in (status, plan, run, runs, devices, live):
         app.include_router(routes.router, prefix="/api/v1", dependencies=[Depends(check)])
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     _add_front_door(app, check)

@@ -7,6 +7,7 @@ import { GasCard, HeaterCard, StageCard } from "./devices.js";
 import { $, el, typing } from "./dom.js";
 import { cursorOverlay } from "./pane.js";
 import { HeightPane, NormalsPane, SegmentPanes, TrustPane, probeText } from "./panes.js";
+import { Planner } from "./plan.js";
 import { Profile } from "./profile.js";
 import { Recordings } from "./recordings.js";
 import { Relief } from "./relief.js";
@@ -48,6 +49,7 @@ const bar = new Bar(page), alarms = new Alarms(page), run = new RunControls(page
 const heater = new HeaterCard(), gas = new GasCard(), stage = new StageCard();
 const recordings = new Recordings(page);
 const trends = new Trends(page);
+const planner = new Planner();
 
 const live = new LiveSocket(wish, (message) => {
   page.live = message;
@@ -63,6 +65,7 @@ function wish() {
 
 function show(message) {
   segments.show(message);
+  planner.show(message);
   const field = message.layers.height ?? null;
   page.field = field;
   if (field) {
