@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,8 +112,7 @@ def _nodes(marks: set[float]) -> Floats:
     """From the lowest to the highest mark in steps of at most STEP, with a node on each: electrodes end there."""
     ordered = sorted(marks)
     spans = [
-        np.linspace(start, stop, math.ceil((stop - start) / STEP - 1e-9) + 1)[1:]
-        for start, stop in zip(ordered, ordered[1:], strict=False)
+        np.linspace(start, stop, math.ceil((stop - start) / STEP - 1e-9) + 1)[1:] for start, stop in pairwise(ordered)
     ]
     return np.concatenate([ordered[:1], *spans])
 
@@ -122,13 +122,12 @@ def _finite_volumes(r: Floats, z: Floats) -> sparse.csr_matrix:
     middle = 0.5 * (r[1:] + r[:-1])
     ring = 0.5 * np.diff(np.concatenate([[0.0], middle, [r[-1]]]) ** 2)
     layer = np.diff(np.concatenate([[z[0]], 0.5 * (z[1:] + z[:-1]), [z[-1]]]))
-    across = sparse.kron(_conductance(middle / np.diff(r)), sparse.diags(layer))
-    along = sparse.kron(sparse.diags(ring), _conductance(1.0 / np.diff(z)))
-    return (across + along).tocsr()
+    across = sparse.kron(_chain(middle / np.diff(r)), sparse.diags(layer))
+    along = sparse.kron(sparse.diags(ring), _chain(1.0 / np.diff(z)))
+    return sparse.csr_matrix(across + along)
 
 
-def _conductance(links: Floats) -> sparse.csr_matrix:
-    """The network matrix of a chain of nodes, each linked to the next."""
-    count = len(links)
-    difference = sparse.diags([-np.ones(count), np.ones(count)], [0, 1], shape=(count, count + 1))
-    return (difference.T @ sparse.diags(links) @ difference).tocsr()
+def _chain(conductances: Floats) -> sparse.dia_matrix:
+    """What flows out of each node of a chain, whose neighbours are linked."""
+    outwards = np.concatenate([conductances, [0.0]]) + np.concatenate([[0.0], conductances])
+    return sparse.diags((-conductances, outwards, -conductances), offsets=(-1, 0, 1))

@@ -102,7 +102,9 @@ def traced_landing_radii(theta_rad: Floats, potential: Potential, energy_ev: flo
         # Rounding of the spline next to the surface must not turn back what starts along it.
         upwards = np.sqrt(np.maximum(upwards2, 1e-12))
         force_ev = potential.gradient(radius_m, height_m)[0] * distance_m
-        return 2 * root * np.concatenate([sideways / upwards, force_ev * total_ev / (upwards * unit_ev**2)])
+        per_height = np.concatenate([sideways, force_ev * total_ev / unit_ev**2]) / np.tile(upwards, 2)
+        per_root: Floats = 2 * root * per_height
+        return per_root
 
     # Right at the surface both root and p_z vanish for paths along it; this close to it any field is uniform.
     first = 1e-3
