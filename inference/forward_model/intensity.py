@@ -83,12 +83,12 @@ def vision_field_px(
 
     `relief_outside_m`: the highest level of the surface outside of the frame, on the scale of `heights_m`; None when it
     rises no higher than the frame does. Proof: what stands at a distance r and rises by h blocks only directions less
-    steep than h/r, and the detector takes none less steep than `occluding_slope` (1/tan of the largest theta_out). So it
+    steep than h/r, and the detector takes none less steep than `occluding_slope`, 1/tan of the largest theta_out. So it
     blocks nothing once r >= h / occluding_slope, and no h exceeds the highest point's, so that
     `r* = (highest - height) tan(theta_out)` holds for certain, not just probably. On a tilted specimen the mean plane
-    rises by up to t per length, and h by t r: then `r* = (highest - height) / (occluding_slope - t)`, without bound
-    (inf) where the plane itself blocks. Raises `BadInput` as `captured_fractions` does, and for a level that is not
-    finite.
+    rises by up to t per length, so by t r besides h: then `r* = (highest - height) / (occluding_slope - t)`, without
+    bound (inf) where the plane itself blocks. The next pixels, which give the normal, count even within a smaller r*.
+    Raises `BadInput` as `captured_fractions` does, and for a level that is not finite.
     """
     heights_m = _checked(heights_m)
     width_m, _ = _pixel_sides_m(instrument)

@@ -49,8 +49,8 @@ def emission_sin2(radius_m: Floats, detector: Detector, specimen: Specimen, beam
     if not (math.isfinite(energy_ev) and energy_ev > 0):
         raise BadInput(f"landing energy {energy_ev:g} eV must be above 0 eV")
     table = _sin2_table(distance_m, detector.bore_radius_m, bias_v, specimen.radius_m, energy_ev)
-    sin2: Floats = np.clip(table(np.minimum(straight, table.x[-1])), 0.0, 1.0)
-    return sin2
+    farthest = table.x[-1]
+    return np.where(straight < farthest, np.clip(table(np.minimum(straight, farthest)), 0.0, 1.0), 1.0)
 
 
 def uniform_landing_radii(theta_rad: Floats, working_distance_m: float, bias_v: float, energy_ev: float) -> Floats:
@@ -78,7 +78,8 @@ def parabola_landing_radii(theta_rad: Floats, working_distance_m: float, bias_v:
     Captures up to 0.23 % less than with relativity (`capture_checks`); for comparison only.
     """
     cosine = np.cos(theta_rad)
-    return 2 * working_distance_m * np.sin(theta_rad) / (cosine + np.sqrt(cosine**2 - bias_v / energy_ev))
+    slowness: Floats = 2 * np.sin(theta_rad) / (cosine + np.sqrt(cosine**2 - bias_v / energy_ev))
+    return working_distance_m * slowness
 
 
 def traced_landing_radii(theta_rad: Floats, potential: Potential, energy_ev: float) -> Floats:
