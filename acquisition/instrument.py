@@ -20,6 +20,9 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
+# Guns of scanning electron microscopes end at 30 kV, and the landing energy is what the bias leaves of that.
+LOWEST_BIAS_V = -30_000.0
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,12 +40,26 @@ class Beam(_Part):
 
 
 class Specimen(_Part):
-    """Positive `tilt_x_deg` lifts the image's right side, positive `tilt_y_deg` its top."""
+    """Positive `tilt_x_deg` lifts the image's right side, positive `tilt_y_deg` its top.
+
+    `bias_v` is the specimen's potential against the grounded detector. `radius_m` is that of the biased face, centred
+    under the beam; None: large against the working distance.
+    """
 
     bias_v: Finite = 0.0
+    radius_m: Positive | None = None
     tilt_x_deg: Annotated[float, Field(gt=-80, lt=80)] = 0.0
     tilt_y_deg: Annotated[float, Field(gt=-80, lt=80)] = 0.0
     backscatter_yield: Annotated[float, Field(gt=0, lt=1)] = 0.31
+
+    @model_validator(mode="after")
+    def _bias_retards_the_beam(self) -> Self:
+        if not LOWEST_BIAS_V <= self.bias_v <= 0:
+            raise ValueError(
+                f"bias_v {self.bias_v:g} V must lie between {LOWEST_BIAS_V:g} V, which would stop any beam, and 0 V: "
+                "give a retarding bias as a negative number"
+            )
+        return self
 
 
 class Scan(_Part):
@@ -92,9 +109,13 @@ class Segment(_Part):
 
 
 class Detector(_Part):
-    """`rotation_deg` turns the detector against the scan, counter-clockwise as seen in the image."""
+    """`rotation_deg` turns the detector against the scan, counter-clockwise as seen in the image.
+
+    `bore_radius_m` is that of the pole piece's bore around the beam; None: no bore, a closed grounded plane.
+    """
 
     working_distance_m: Positive = 8.0e-3
+    bore_radius_m: Positive | None = None
     rotation_deg: Finite = 0.0
     offset_x_m: Finite = 0.0
     offset_y_m: Finite = 0.0

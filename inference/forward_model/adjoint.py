@@ -13,8 +13,8 @@ import numpy as np
 from numba import get_num_threads, prange
 from numpy.typing import NDArray
 
-from inference.forward_model.exposure import compiled, compiled_parallel, horizon, signed
-from inference.forward_model.intensity import ONE_AT_A_TIME
+from inference.forward_model.exposure import compiled, compiled_parallel, find_horizon, signed
+from inference.forward_model.intensity import ONE_AT_A_TIME, Scene, slopes_at
 
 Array = NDArray[np.floating]
 
@@ -30,57 +30,41 @@ class Gradients(NamedTuple):
     sin2_step: float
 
 
-def capture_gradients(
-    surface: Array,
-    radius: NDArray[np.int32],
-    ceiling: Array,
-    pixels_per_length: NDArray[np.float64],
-    azimuth_rad: NDArray[np.float64],
-    response: NDArray[np.float64],
-    blocked: Array,
-    limits: NDArray[np.float64],
-    upstream: NDArray[np.float64],
+def march_gradients(
+    scene: Scene, radius: NDArray[np.int32], ceiling: Array, upstream: NDArray[np.float64]
 ) -> Gradients:
-    """The arguments of the intensity kernel, with `upstream` (S, H, W) float64 in place of its result.
+    """`march` backwards, with `upstream` (S, H, W) float64 in place of its result.
 
     Horizons are marched again rather than kept: K of them for each pixel would fill the memory. Where a horizon passes
     from one occluding point to another the derivative is that of the one in sight.
     """
     parts = get_num_threads()
-    rows, columns = surface.shape
-    to_surface = np.zeros((parts, rows, columns))
-    to_azimuth = np.zeros((parts, len(azimuth_rad)))
-    to_response = np.zeros((parts, *response.shape))
-    to_blocked = np.zeros((parts, *blocked.shape))
-    to_limits = np.zeros((parts, 2))
-    cosine, sine = np.cos(azimuth_rad), np.sin(azimuth_rad)
-    directions = np.stack([np.where(np.abs(c) < 1e-12, 0.0, c) for c in (cosine, sine)], axis=1)
+    table = scene.acceptance
+    to_surface = np.zeros((parts, *scene.surface.shape))
+    to_azimuth = np.zeros((parts, len(scene.azimuths)))
+    to_response = np.zeros((parts, *table.response.shape))
+    to_blocked = np.zeros((parts, *table.blocked.shape))
+    to_scale = np.zeros((parts, 2))
     with ONE_AT_A_TIME:
         _scatter(
-            surface,
+            scene.surface,
             radius,
             ceiling,
-            pixels_per_length,
-            directions,
-            response,
-            blocked,
-            limits,
+            scene.pixels_per_length,
+            scene.azimuths,
+            table.response,
+            table.blocked,
+            scene.scale,
             upstream,
             to_surface,
             to_azimuth,
             to_response,
             to_blocked,
-            to_limits,
+            to_scale,
         )
-    low, step = to_limits.sum(axis=0)
-    return Gradients(
-        to_surface.sum(axis=0),
-        to_azimuth.sum(axis=0),
-        to_response.sum(axis=0),
-        to_blocked.sum(axis=0),
-        float(low),
-        float(step),
-    )
+    low, step = to_scale.sum(axis=0)
+    totals = (gradient.sum(axis=0) for gradient in (to_surface, to_azimuth, to_response, to_blocked))
+    return Gradients(*totals, float(low), float(step))
 
 
 @compiled_parallel
@@ -92,19 +76,19 @@ def _scatter(
     azimuths: NDArray[np.float64],
     response: NDArray[np.float64],
     blocked: Array,
-    limits: NDArray[np.float64],
+    scale: NDArray[np.float64],
     upstream: NDArray[np.float64],
     to_surface: NDArray[np.float64],
     to_azimuth: NDArray[np.float64],
     to_response: NDArray[np.float64],
     to_blocked: NDArray[np.float64],
-    to_limits: NDArray[np.float64],
+    to_scale: NDArray[np.float64],
 ) -> None:
     """Each part of the rows adds to arrays of its own, since a pixel's occluder may lie in any row."""
     rows, columns = surface.shape
     segments = len(response)
     per_x, per_y = pixels_per_length
-    sin2_low, sin2_step, occluding_slope = limits
+    sin2_low, sin2_step, occluding_slope = scale
     last = blocked.shape[1] - 1
     parts = len(to_surface)
     for index in prange(parts):
@@ -116,8 +100,7 @@ def _scatter(
             to_normal = np.empty(3)
             for column in range(columns):
                 left, right = max(column - 1, 0), min(column + 1, columns - 1)
-                p = (surface[row, right] - surface[row, left]) / (right - left) * per_x
-                q = (surface[down, column] - surface[up, column]) / (down - up) * per_y
+                p, q = slopes_at(surface, row, column, per_x, per_y)
                 n_z = 1.0 / math.sqrt(1.0 + p * p + q * q)
                 normal[0], normal[1], normal[2] = -p * n_z, -q * n_z, n_z
                 to_normal[:] = 0.0
@@ -133,7 +116,7 @@ def _scatter(
                         cosine, sine = azimuths[k]
                         slope, where = max(p * cosine - q * sine, occluding_slope), 0
                         if reach > 0:
-                            slope, where = horizon(
+                            slope, where = find_horizon(
                                 surface, row, column, cosine * per_x, -sine * per_y, slope, reach, ceiling[row, column]
                             )
                         if slope <= occluding_slope:
@@ -152,8 +135,8 @@ def _scatter(
                                 to_blocked[part, k, below + 1, s, axis] -= weight[s] * normal[axis] * share
                         if place <= 0.0:
                             continue
-                        to_limits[part, 0] -= to_place / sin2_step
-                        to_limits[part, 1] -= to_place * place / sin2_step
+                        to_scale[part, 0] -= to_place / sin2_step
+                        to_scale[part, 1] -= to_place * place / sin2_step
                         to_slope = -2.0 * slope * sin2 * sin2 / sin2_step * to_place
                         if where == 0:
                             to_p += to_slope * cosine
@@ -220,4 +203,5 @@ def _to_occluder(
     else:
         to_surface[line, below] += moved * (1.0 - share)
         to_surface[line, above] += moved * share
-    return to_slope * ((far - near) * turned_cross / distance - slope * turned_length / length)
+    turned: float = (far - near) * turned_cross / distance - slope * turned_length / length
+    return to_slope * turned

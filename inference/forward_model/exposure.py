@@ -76,7 +76,7 @@ def search_limits(heights: Floats, occluding_slope: float) -> tuple[NDArray[np.i
 
 
 @compiled
-def horizon(
+def find_horizon(
     heights: Floats,
     row: int,
     column: int,

@@ -1,6 +1,6 @@
 """Acceptance: which emission directions reach which detector segment, as tables over the horizon (design stage 1).
 
-Without a bias electrons fly straight, so a ray of one azimuth meets a segment within exact limits of the polar angle.
+The beam's axis is the field's, so emission of one azimuth meets a segment within exact limits of the polar angle.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acquisition.errors import BadInput
-from acquisition.instrument import Detector, Instrument, Segment
+from acquisition.instrument import Beam, Detector, Instrument, Segment, Specimen
+from inference.forward_model.paths import emission_sin2
 
 AZIMUTH_BINS = 32
 RAYS_PER_BIN = 32
@@ -46,15 +47,12 @@ def acceptance(instrument: Instrument) -> Acceptance:
 
     The sum over azimuth bins is the closed polar integral of forward_model.md, stage 3:
     `n_z sin²(theta)/2 + m (theta/2 - sin(2 theta)/4)`, divided by pi. Gap strips are averaged into each bin. The table
-    runs over sin²(theta), in which the n_z part is exactly linear. Raises `BadInput` for a biased specimen, for
-    segments without radii, and for distances that are not positive.
+    runs over sin²(theta), in which the n_z part is exactly linear. A biased specimen's curved paths enter through
+    `emission_sin2`; so steep a bias that all emission lands inside the detector's rim ends the table at sin² = 1, and
+    then any rise above the horizontal blocks something. Directions below the horizontal are never counted. Raises
+    `BadInput` for segments without radii or open area, and as `emission_sin2` does.
     """
-    if instrument.specimen.bias_v != 0.0:
-        raise BadInput(
-            f"specimen bias {instrument.specimen.bias_v:g} V: curved electron paths aren't modelled yet; "
-            "set specimen.bias_v to 0"
-        )
-    return _tables(instrument.detector)
+    return _tables(instrument.detector, *_deflecting(instrument))
 
 
 def linear_response(instrument: Instrument) -> Floats:
@@ -68,17 +66,22 @@ def linear_response(instrument: Instrument) -> Floats:
 
 
 @lru_cache(maxsize=16)
-def _tables(detector: Detector) -> Acceptance:
-    if not detector.working_distance_m > 0:
-        raise BadInput(f"working distance {detector.working_distance_m:g} m must be above 0 m")
+def _tables(detector: Detector, specimen: Specimen, beam: Beam) -> Acceptance:
     edges = bin_edges(detector)
     widths = np.diff(edges)
     fraction = (np.arange(RAYS_PER_BIN) + 0.5) / RAYS_PER_BIN
     azimuth = edges[:-1, None] + widths[:, None] * fraction  # (K, R)
-    limits = [_sin2_limits(detector, segment, azimuth) for segment in detector.segments]
+    limits = []
+    for segment in detector.segments:
+        radii_m, met = _stretches(detector, segment, azimuth)
+        sin2 = emission_sin2(radii_m, detector, specimen, beam)
+        limits.append((sin2[..., :-1], np.where(met, sin2[..., 1:], sin2[..., :-1])))
     reached = [low_high for low_high in limits if (low_high[1] > low_high[0]).any()]
     if len(reached) < len(detector.segments):
-        raise BadInput("a detector segment has no open area: its gap is wider than the segment")
+        raise BadInput(
+            "a detector segment collects nothing: its gap is wider than the segment, or the specimen's bias lands all "
+            "emission inside its inner radius"
+        )
     low = min(float(lows[highs > lows].min()) for lows, highs in reached)
     high = max(float(highs[highs > lows].max()) for lows, highs in reached)
     horizon = np.linspace(low, high, HORIZON_STEPS + 1)
@@ -104,6 +107,17 @@ def _tables(detector: Detector) -> Acceptance:
     )
 
 
+def _deflecting(instrument: Instrument) -> tuple[Specimen, Beam]:
+    """What of specimen and beam shapes the paths, all else at its default: the tables' key."""
+    biased, beam = instrument.specimen, instrument.beam
+    if biased.bias_v == 0:
+        return Specimen(), Beam()
+    return (
+        Specimen().model_copy(update={"bias_v": biased.bias_v, "radius_m": biased.radius_m}),
+        Beam().model_copy(update={"energy_ev": beam.energy_ev}),
+    )
+
+
 def _sideways(sin2: Floats) -> Floats:
     """theta/2 - sin(2 theta)/4 as a function of sin²(theta)."""
     return 0.5 * (np.arcsin(np.sqrt(sin2)) - np.sqrt(sin2 * (1.0 - sin2)))
@@ -126,11 +140,11 @@ def bin_edges(detector: Detector) -> Floats:
     return np.deg2rad(edges)
 
 
-def _sin2_limits(detector: Detector, segment: Segment, azimuth: Floats) -> tuple[Floats, Floats]:
-    """Lower and upper sin²(theta), each (K, R, N), of the stretches in which a ray of `azimuth` meets the segment.
+def _stretches(detector: Detector, segment: Segment, azimuth: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """Radii (K, R, N + 1) from the beam, in metres, and which of the N stretches between lie on the segment.
 
-    The ray's radii of crossing with the segment's circles and gap edges are candidates; a stretch between neighbours
-    counts when its middle lies on the segment. Stretches that don't count have equal limits.
+    The radii are where a line of `azimuth` in the detector plane crosses the segment's circles and gap edges; a stretch
+    counts when its middle lies on the segment.
     """
     inner, outer = segment.inner_radius_m, segment.outer_radius_m
     if inner is None or outer is None:
@@ -165,5 +179,4 @@ def _sin2_limits(detector: Detector, segment: Segment, azimuth: Floats) -> tuple
         ahead = x * math.cos(edge) - y * math.sin(edge)
         aside = np.abs(x * math.sin(edge) + y * math.cos(edge))
         met &= np.where(ahead > 0, aside, distance_from_centre) >= 0.5 * segment.gap_m
-    sin2 = radii**2 / (radii**2 + detector.working_distance_m**2)
-    return sin2[..., :-1], np.where(met, sin2[..., 1:], sin2[..., :-1])
+    return radii, met

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from acquisition.errors import BadInput
 from acquisition.instrument import Instrument
-from inference.forward_model.adjoint import capture_gradients
+from inference.forward_model import Acceptance
+from inference.forward_model.adjoint import march_gradients
 from inference.forward_model.exposure import search_limits
-from inference.forward_model.intensity import ONE_AT_A_TIME, capture
+from inference.forward_model.intensity import ONE_AT_A_TIME, Scene, directions, march
 from inference.forward_model.rendering import emitted_per_pixel
 from inference.networks.twin_tables import Geometry, Tables
 
@@ -51,7 +51,7 @@ class Twin(nn.Module):
         return _blurred(electrons, self.sigma_px) if float(self.sigma_px.detach()) > 0 else electrons
 
     def fractions(self, heights_m: Tensor, tables: Tables | None = None) -> Tensor:
-        """(S, H, W) float64, of the emitted electrons. Raises `BadInput` for heights that are not (H, W), 2 x 2 or more."""
+        """(S, H, W) float64. Raises `BadInput` for heights that are not (H, W) with 2 x 2 pixels or more."""
         if heights_m.ndim != 2 or min(heights_m.shape) < 2:
             raise BadInput(f"heights of shape {tuple(heights_m.shape)}: expected (H, W) with at least 2 x 2 pixels")
         scan = self.instrument.scan
@@ -75,22 +75,26 @@ class _Capture(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         surface, azimuth_rad, response, blocked, low, step, per_length, occluding_slope = inputs
-        heights = np.ascontiguousarray(surface.detach().numpy())
         azimuths = azimuth_rad.detach().numpy()
-        directions = np.stack([_snapped(np.cos(azimuths)), _snapped(np.sin(azimuths))], axis=1)
-        table, response_table = blocked.detach().numpy(), response.detach().numpy()
-        limits = np.array([float(low), float(step), occluding_slope])
-        fractions = np.empty((len(response_table), *heights.shape))
+        table = Acceptance(
+            azimuth_rad=azimuths,
+            response=response.detach().numpy(),
+            blocked=blocked.detach().numpy(),
+            sin2_low=float(low),
+            sin2_step=float(step),
+            occluding_slope=occluding_slope,
+        )
+        scene = Scene(np.ascontiguousarray(surface.detach().numpy()), per_length, directions(azimuths), table)
         with ONE_AT_A_TIME:
-            radius, ceiling = search_limits(heights, occluding_slope)
-            capture(heights, radius, ceiling, per_length, directions, response_table, table, limits, fractions)
-        ctx.kept = (heights, radius, ceiling, per_length, azimuths, response_table, table, limits)
+            radius, ceiling = search_limits(scene.surface, occluding_slope)
+            fractions = march(scene, radius, ceiling)
+        ctx.kept = (scene, radius, ceiling)
         return torch.from_numpy(fractions)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        kept: Captured = ctx.kept
-        found = capture_gradients(kept, np.ascontiguousarray(upstream[0].numpy()))
+        scene, radius, ceiling = ctx.kept
+        found = march_gradients(scene, radius, ceiling, np.ascontiguousarray(upstream[0].numpy()))
         return *(torch.as_tensor(gradient) for gradient in found), None, None
 
 
@@ -104,11 +108,8 @@ def _blurred(electrons: Tensor, sigma_px: Tensor) -> Tensor:
     along_x = torch.fft.rfftfreq(padded.shape[2], dtype=torch.float64)
     transfer = torch.exp(-2.0 * np.pi**2 * (along_x**2 + along_y**2) * sigma_px**2)
     blurred = torch.fft.irfft2(torch.fft.rfft2(padded) * transfer, s=tuple(padded.shape[1:]))
-    return blurred[:, margin : margin + rows, margin : margin + columns]
-
-
-def _snapped(direction: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.where(np.abs(direction) < 1e-12, 0.0, direction)
+    inside: Tensor = blurred[:, margin : margin + rows, margin : margin + columns]
+    return inside
 
 
 def _parameter(value: float | list[float]) -> nn.Parameter:

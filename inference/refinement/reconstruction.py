@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from acquisition.clock import SystemClock
 from acquisition.frames import Frame, Result
@@ -54,7 +56,11 @@ class MapReconstruction:
             timing_s={**start.header.timing_s, "map": seconds},
         )
         sigma = np.full(found.height_m.shape, found.sigma_slope, np.float16)
-        layers = {"height": found.height_m.astype(np.float32), "residual": found.residual, "sigma": sigma}
+        layers: dict[str, NDArray[Any]] = {
+            "height": found.height_m.astype(np.float32),
+            "residual": found.residual,
+            "sigma": sigma,
+        }
         return Result(header, layers)
 
 

@@ -316,7 +316,7 @@ def _hole() -> NDArray[np.float64]:
     [
         (_hole(), four_quadrant(), "1 of 64 heights are not finite"),
         (np.zeros(8), four_quadrant(), r"shape \(8,\)"),
-        (np.zeros((8, 8)), with_part("specimen", bias_v=-1000.0), "bias -1000 V"),
+        (np.zeros((8, 8)), with_part("specimen", bias_v=1000.0), "bias 1000 V must lie between -30000 V and 0 V"),
         (np.zeros((8, 8)), with_segments(inner_radius_m=None, outer_radius_m=None), "no radii"),
         (np.zeros((8, 8)), with_segments(gain_counts_per_electron=None), "gain_counts_per_electron"),
         (np.zeros((8, 8)), with_segments(dark_counts=None), "dark_counts"),
