@@ -63,8 +63,14 @@ def march_gradients(
             to_scale,
         )
     low, step = to_scale.sum(axis=0)
-    totals = (gradient.sum(axis=0) for gradient in (to_surface, to_azimuth, to_response, to_blocked))
-    return Gradients(*totals, float(low), float(step))
+    return Gradients(
+        to_surface.sum(axis=0),
+        to_azimuth.sum(axis=0),
+        to_response.sum(axis=0),
+        to_blocked.sum(axis=0),
+        float(low),
+        float(step),
+    )
 
 
 @compiled_parallel

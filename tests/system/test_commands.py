@@ -34,6 +34,21 @@ def test_simulated_runs_carry_truth_and_reprocess_prints_errors_against_it(spira
     assert RecordedRun(spiral).manifest.status == "complete"
 
 
+def test_map_replaces_the_heights_with_better_ones_and_says_why_it_stopped(tmp_path: Path) -> None:
+    run = tmp_path / "small"
+    assert eclips("simulate", "--frames", "1", "--size", "96", "--dose", "600", "--out", str(run)).returncode == 0
+    errors = {}
+    for method in ("classical", "map"):
+        done = eclips("reprocess", str(run), "--method", method, "--json")
+        assert done.returncode == 0, done.stderr
+        errors[method] = json.loads(done.stdout)["mean_errors"]["slope_error_deg"]
+    assert errors["map"] < errors["classical"]
+    assert RecordedRun(run).manifest.model == "map"
+    assert "iterations" in eclips("reprocess", str(run), "--method", "map").stdout
+    refused = eclips("reprocess", str(run), "--method", "classical", "--model", "other")
+    assert refused.returncode != 0 and "leave one of the two out" in refused.stderr
+
+
 def test_the_simulated_surface_grows_from_frame_to_frame(spiral: Path) -> None:
     truth = tifffile.imread(spiral / "truth-0000.tif")
     assert np.abs(truth[4] - truth[0]).max() > 1e-9

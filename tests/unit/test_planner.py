@@ -151,7 +151,6 @@ def test_a_plan_is_finite_numbers_through_and_through() -> None:
         (four_quadrant(), Feature(200e-9, 0.0), None, "step 0 m"),
         (four_quadrant(), Feature(math.nan, 1e-9), None, "terrace nan m"),
         (with_part("specimen", tilt_y_deg=60.0), None, None, "tilted by 60 degrees, into its own shadow"),
-        (with_part("specimen", bias_v=-500.0), None, None, "bias -500 V"),
     ],
 )
 def test_what_cannot_be_planned_is_refused_with_the_way_out(
