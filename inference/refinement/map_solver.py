@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.fft import dctn, idctn
 from scipy.ndimage import map_coordinates
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 
 from acquisition.errors import BadInput
 from acquisition.instrument import Instrument
@@ -72,14 +73,16 @@ def solve_map(
         raise BadInput(f"segments {', '.join(unknown)}: MAP needs gain_counts_per_electron and dark_counts of each")
     problem = _Problem(images, instrument)
     start = problem.coefficients(start_m)
-    best = minimize(
-        problem.objective,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        callback=_Counted(progress),
-        options={"maxiter": MOST_ITERATIONS, "maxcor": HISTORY, "ftol": LEAST_GAIN, "gtol": SMALLEST_GRADIENT},
-    )
+    # Threads of linear algebra that spin while they wait take the cores from the forward model: half the speed.
+    with threadpool_limits(limits=1):
+        best = minimize(
+            problem.objective,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            callback=_Counted(progress),
+            options={"maxiter": MOST_ITERATIONS, "maxcor": HISTORY, "ftol": LEAST_GAIN, "gtol": SMALLEST_GRADIENT},
+        )
     residual, chi2 = problem.residual(best.x)
     return MapSolution(problem.height_m(best.x), residual, problem.sigma_slope(), chi2, int(best.nit), _reason(best))
 
