@@ -9,7 +9,7 @@ import hashlib
 import tomllib
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -132,6 +132,42 @@ class Detector(_Part):
         return self
 
 
+class Gas(_Part):
+    """A gas between the last aperture and the specimen."""
+
+    formula: Literal["H2", "He", "CH4", "H2O", "N2", "O2", "Ar", "CO2"]
+    pressure_pa: NonNegative
+
+
+class Effects(_Part):
+    """What single Lambertian scattering leaves out, all off unless given: rendering has it, the inversion does not.
+
+    Emission: `emission_exponent` e of cos^e around the local normal; `forward_lobe`, the share that leaves about the
+    mirrored beam at grazing incidence, less at smaller tilts; `tilt_yield_exponent` x of (2 / (1 + n_z))^x, which is
+    9 / sqrt(Z), 1.67 for copper; `second_scattering`, the share of electrons that facing walls emit again;
+    `energy_share`, energy of the emitted electrons over the landing energy, which matters with a bias. Beam: `gases`
+    along `gas_path_m`. Scan: `line_jitter_px` (standard deviation), `drift_x_px` and `drift_y_px` of the specimen
+    during one frame, `lag_s` of the preamplifier, `charging`, the relative change of brightness from first to last
+    line. Digitiser: `read_noise_counts`, `glow_counts` of the heater's light on the diode.
+    """
+
+    emission_exponent: Annotated[float, Field(ge=0.5, le=4)] = 1.0
+    forward_lobe: Annotated[float, Field(ge=0, le=1)] = 0.0
+    tilt_yield_exponent: Annotated[float, Field(ge=0, le=4)] = 0.0
+    second_scattering: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    energy_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    gases: tuple[Gas, ...] = ()
+    gas_path_m: NonNegative = 8.0e-3
+    gas_temperature_k: Positive = 295.0
+    line_jitter_px: NonNegative = 0.0
+    drift_x_px: Finite = 0.0
+    drift_y_px: Finite = 0.0
+    lag_s: NonNegative = 0.0
+    charging: Annotated[float, Field(gt=-1, lt=1)] = 0.0
+    read_noise_counts: NonNegative = 0.0
+    glow_counts: NonNegative = 0.0
+
+
 class Instrument(_Part):
     """Everything that the optics need to know, used alike by simulation, import, calibration and live inference."""
 
@@ -139,6 +175,7 @@ class Instrument(_Part):
     specimen: Specimen = Specimen()
     scan: Scan = Scan()
     detector: Detector
+    effects: Effects = Effects()
 
     @property
     def calibration_hash(self) -> str:

@@ -71,7 +71,7 @@ def captured_fractions(heights_m: NDArray[np.floating], instrument: Instrument, 
     Normals are central differences at the pixel centres, one-sided at the border. `horizons` says how to look for
     what stands around. Raises `BadInput` for heights that are not finite or fewer than 2 x 2, and as `acceptance` does.
     """
-    scene = _scene(_checked(heights_m), instrument)
+    scene = scene_of(heights_m, instrument)
     with ONE_AT_A_TIME:
         return horizons.fractions(scene)
 
@@ -174,7 +174,9 @@ def _checked(heights_m: NDArray[np.floating]) -> NDArray[np.floating]:
     return heights_m
 
 
-def _scene(heights_m: NDArray[np.floating], instrument: Instrument) -> Scene:
+def scene_of(heights_m: NDArray[np.floating], instrument: Instrument) -> Scene:
+    """Heights (H, W) in metres before the instrument's detector. Raises `BadInput` as `captured_fractions` does."""
+    heights_m = _checked(heights_m)
     table = acceptance(instrument)
     width_m, height_m = _pixel_sides_m(instrument)
     unit_m = min(width_m, height_m)

@@ -114,7 +114,7 @@ def _deflecting(instrument: Instrument) -> tuple[Specimen, Beam]:
         return Specimen(), Beam()
     return (
         Specimen().model_copy(update={"bias_v": biased.bias_v, "radius_m": biased.radius_m}),
-        Beam().model_copy(update={"energy_ev": beam.energy_ev}),
+        Beam().model_copy(update={"energy_ev": beam.energy_ev * instrument.effects.energy_share}),
     )
 
 
