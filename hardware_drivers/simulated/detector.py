@@ -22,6 +22,7 @@ LINE_FLYBACK_S = 50e-6
 WAIT_SLICE_S = 0.1
 # The surface beyond the frame casts shadows and beam tails into it.
 MARGIN_PX = 16
+FORMULAS = {"hydrogen": "H2", "oxygen": "O2"}
 FULL_SCALE = np.iinfo(np.uint16).max
 
 
@@ -30,7 +31,8 @@ class SimulatedDetector(SimulatedDevice):
 
     `size_limits` bound width and height in pixels. A frame takes pixels x dwell + lines x 50 µs of flyback, which the
     rendering counts towards; it shows the surface of the middle of that time. Frame n of a world is the same for the
-    same seed and state.
+    same seed and state. Where `effects.gases` of the instrument name a gas that the world has, its pressure of the
+    moment scatters the beam.
     """
 
     def __init__(
@@ -113,7 +115,8 @@ class SimulatedDetector(SimulatedDevice):
         heights_m = world.heights_m(*around, pixel_m, at=start.later(0.5 * frame_time_s))
         rng = np.random.default_rng([world.seed, self._count])
         self._count += 1
-        images, truth_m = await asyncio.to_thread(_scanned, heights_m, self._instrument, rng, world.dose)
+        instrument = _in_gas(self._instrument, world)
+        images, truth_m = await asyncio.to_thread(_scanned, heights_m, instrument, rng, world.dose)
         await self._wait_until(start.later(frame_time_s))
         saturated = bool((images == FULL_SCALE).any())
         return Exposure(
@@ -131,6 +134,15 @@ class SimulatedDetector(SimulatedDevice):
         clock = self._world.clock
         while self._armed and (left_s := end.seconds_since(clock.now())) > 0:
             await clock.sleep(min(left_s, WAIT_SLICE_S))
+
+
+def _in_gas(instrument: Instrument, world: World) -> Instrument:
+    pressures_pa = {FORMULAS[gas]: pressure for gas, pressure in world.partial_pressures_pa.items()}
+    gases = tuple(
+        gas.model_copy(update={"pressure_pa": pressures_pa.get(gas.formula, gas.pressure_pa)})
+        for gas in instrument.effects.gases
+    )
+    return instrument.model_copy(update={"effects": instrument.effects.model_copy(update={"gases": gases})})
 
 
 def _scanned(

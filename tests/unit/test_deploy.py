@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from acquisition.endpoints import check_reachable_only_by_friends
 from acquisition.errors import BadInput
 from acquisition.instrument import four_quadrant, load_instrument
+from inference.forward_model import render
 from service import wiring
 from service.settings import RUNS_VARIABLE, Settings, load_settings
 
@@ -41,6 +43,14 @@ def test_two_machine_examples_carry_keys_for_an_address_beyond_loopback() -> Non
 
 def test_the_shipped_instrument_is_the_default_one() -> None:
     assert load_instrument(DEPLOY / "four-quadrant.toml") == four_quadrant()
+
+
+def test_the_example_with_effects_is_the_default_instrument_with_every_kind_of_them() -> None:
+    shown, plain = load_instrument(DEPLOY / "copper-in-gas.toml"), four_quadrant()
+    assert shown.detector == plain.detector
+    assert {gas.formula for gas in shown.effects.gases} == {"H2", "O2"}
+    rendered = render(np.zeros((16, 16)), shown, np.random.default_rng(0))
+    assert (rendered > 0).all()
 
 
 def test_workstation_example_states_the_defaults() -> None:

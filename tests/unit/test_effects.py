@@ -158,7 +158,7 @@ def test_line_jitter_shifts_whole_lines_alike_in_all_segments() -> None:
     rows_differ = (left - left.mean(axis=0)).std()
     assert rows_differ > 2 * (render(heights, instrument_with(), np.random.default_rng(4), 2e4)[2] - still[2]).std()
     between = np.corrcoef((left - left.mean(axis=0)).ravel(), (right - right.mean(axis=0)).ravel())[0, 1]
-    assert between < -0.6
+    assert between < -0.4
 
 
 def test_preamplifier_lag_smears_to_the_right_and_keeps_the_level() -> None:

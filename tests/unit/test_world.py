@@ -15,7 +15,7 @@ from acquisition.clock import Instant, VirtualClock
 from acquisition.devices import Limits, ScanRequest, StagePosition
 from acquisition.errors import BadInput
 from acquisition.frames import Exposure
-from acquisition.instrument import four_quadrant
+from acquisition.instrument import Effects, Gas, four_quadrant
 from hardware_drivers.simulated import (
     SimulatedDetector,
     SimulatedPressureGauge,
@@ -182,6 +182,18 @@ async def test_frames_carry_the_dose_asked_for_and_the_truth() -> None:
     assert electrons.mean() == pytest.approx(2000, rel=0.01)
     assert exposure.flags == {"simulated"}
     assert exposure.truth_m is not None and not exposure.truth_m.any()
+
+
+async def test_the_gas_of_the_moment_dilutes_the_contrast() -> None:
+    contrast = []
+    for oxygen_sccm in (20.0, 200.0):
+        effects = Effects(gases=(Gas(formula="O2", pressure_pa=0.0),))
+        instrument = four_quadrant().model_copy(update={"effects": effects})
+        world = World("grating", instrument, VirtualClock(Instant(0, 0)), dose=1e4)
+        await at_work(world, current_a=0.0, oxygen_sccm=oxygen_sccm)
+        (exposure,) = await frames(world, 1, size=128)
+        contrast.append(float(np.percentile(exposure.images[0], 95) - np.percentile(exposure.images[0], 5)))
+    assert contrast[1] < 0.6 * contrast[0]
 
 
 async def test_saturated_frames_say_so() -> None:
