@@ -25,6 +25,9 @@ LEAST_GAIN = 5e-5
 SMALLEST_GRADIENT = 1e-2
 # Beyond the frame lies more surface, free to be as the frame's border asks: cosine modes alone would end level there.
 MARGIN_PX = 16
+# Surfaces are rougher in some places and directions than on average, and a prior that is too tight costs more there
+# than one that is too wide costs elsewhere.
+ROUGHER = 3.0
 # Added to measured and expected electrons alike: what is nearly dark shall not outweigh everything else.
 BACKGROUND_SHARE = 0.02
 HISTORY = 20
@@ -175,7 +178,7 @@ class _Problem:
         poisson = _poisson_slope_variance(electrons, instrument)
         self.noise_scale = statistics.slope_variance / poisson
         self.information = self.wave2 * self.transfer / (statistics.slope_variance * FINER**2)
-        power = statistics.power(self.wave2 * FINER**2) * FINER**4
+        power = ROUGHER * statistics.power(self.wave2 * FINER**2) * FINER**4
         self.precision = 1.0 / np.maximum(power, np.finfo(float).tiny)
         total = self.information + self.precision
         self.spread = np.where(total > 0, 1.0 / np.sqrt(np.where(total > 0, total, 1.0)), 1.0)
