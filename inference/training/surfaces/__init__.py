@@ -43,6 +43,7 @@ _SCALES: Mapping[str, tuple[float, float]] = {
     "facets": (2.0, 0.9),
     "islands": (2.0, 0.7),
     "grains": (2.0, 0.6),
+    "fractal": (5.0, 2.0),
     "gratings": (1.5, 0.8),
     "pits": (2.0, 0.7),
     "nanograins": (1.5, 0.2),

@@ -112,7 +112,8 @@ def scatter(canvas: Canvas, axes: tuple[Heights, Heights], jitter: float = 1.0) 
 def stairs(phase: Heights, riser: float) -> Heights:
     """Continuous stairs: 1 up per unit of phase, all of it within the share `riser` after each whole number."""
     whole = np.floor(phase)
-    return whole + np.minimum((phase - whole) * np.float32(1.0 / riser), np.float32(1.0))
+    risen: Heights = whole + np.minimum((phase - whole) * np.float32(1.0 / riser), np.float32(1.0))
+    return risen
 
 
 def rms_slope(heights: NDArray[np.floating]) -> float:

@@ -135,7 +135,7 @@ def grains(canvas: Canvas) -> Heights:
     tilt = np.tan(np.radians(canvas.log_uniform(0.2, 25.0))) * rng.normal(0.0, 0.7, (2, cells.count))
     level = canvas.log_uniform(0.002, 0.2) * rng.normal(0.0, 1.0, cells.count)
     rise, fall, stand = (table.astype(np.float32) for table in (*tilt, level))
-    surface = stand[grain] + rise[grain] * here + fall[grain] * there
+    surface: Heights = stand[grain] + rise[grain] * here + fall[grain] * there
     if canvas.chance(0.6):
         width = np.float32(rng.uniform(1.0, 3.0) * canvas.finest_px / cell)
         depth = np.float32(width * math.tan(math.radians(rng.uniform(3.0, 45.0))))

@@ -27,7 +27,8 @@ def terraces(canvas: Canvas) -> Heights:
         layers *= rng.choice([-1.0, 1.0], len(layers))
     below = np.concatenate([[0.0], np.cumsum(layers[:-1])]).astype(np.float32)
     risen = np.minimum((phase - whole) / np.float32(_riser(canvas, layer)), np.float32(1.0))
-    return np.float32(layer) * (below[step] + layers.astype(np.float32)[step] * risen)
+    heights: Heights = np.float32(layer) * (below[step] + layers.astype(np.float32)[step] * risen)
+    return heights
 
 
 def step_bunches(canvas: Canvas) -> Heights:
@@ -82,15 +83,18 @@ def gratings(canvas: Canvas) -> Heights:
         """From 0 to 1."""
         phase = along * np.float32(1.0 / pitch)
         if kind == "sinusoidal":
-            return 0.5 - 0.5 * np.cos(np.float32(2.0 * math.pi) * phase)
+            wave: Heights = 0.5 - 0.5 * np.cos(np.float32(2.0 * math.pi) * phase)
+            return wave
         phase -= np.floor(phase)
         from_middle = np.abs(phase - np.float32(0.5))
         if kind == "triangular":
-            return np.minimum(phase / np.float32(duty), (1.0 - phase) / np.float32(1.0 - duty))
+            roof: Heights = np.minimum(phase / np.float32(duty), (1.0 - phase) / np.float32(1.0 - duty))
+            return roof
         ramp = SHARP if kind == "sharp" else flank * min(duty, 1.0 - duty) * 2.0
-        return np.clip((np.float32(0.5 * duty) - from_middle) / np.float32(ramp) + 0.5, 0.0, 1.0)
+        inside: Heights = (np.float32(0.5 * duty) - from_middle) / np.float32(ramp) + np.float32(0.5)
+        return inside.clip(0.0, 1.0)
 
-    ridges = profile(u)
+    ridges: Heights = profile(u)
     if canvas.chance(0.3):
         crossed = profile(v)
         ridges = np.maximum(ridges, crossed) if canvas.chance(0.5) else ridges + crossed
