@@ -85,7 +85,7 @@ def make_sample(
     if size_px < 2:
         raise BadInput(f"a frame of {size_px} pixels a side has no slopes: ask for at least 2")
     family = family or str(rng.choice(FAMILIES))
-    surface = make_surface(family, SUBPIXELS * (size_px + 2 * MARGIN_PX), rng, SUBPIXELS * FINEST_PX) / SUBPIXELS
+    surface = fine_surface(family, size_px, rng)
     dose = _log_uniform(rng, *conditions.doses)
     overexposed = rng.random() < conditions.overexposed_share
     flat_counts = _log_uniform(rng, *(conditions.overexposed_counts if overexposed else conditions.flat_counts))
@@ -103,6 +103,12 @@ def make_sample(
         darks = np.maximum(darks + rng.normal(0.0, conditions.mismatch, segments) * flat_counts, 0.0)
     stated = calibrated(geometry, dose, sigma_px, gains.tolist(), darks.tolist())
     return Sample(images, stated, pixel_means(surface), family, dose)
+
+
+def fine_surface(family: str, size_px: int, rng: np.random.Generator) -> Heights:
+    """A surface for a frame of `size_px` a side: on the fine grid with its margin, in units of the frame's pixel."""
+    fine = make_surface(family, SUBPIXELS * (size_px + 2 * MARGIN_PX), rng, SUBPIXELS * FINEST_PX)
+    return fine * np.float32(1.0 / SUBPIXELS)
 
 
 def sample_stream(
