@@ -35,6 +35,7 @@ from inference.training.frames import (
     sample_of_stream,
     sample_stream,
 )
+from inference.training.height_maps import fine_map, levelled, read_levelled_map
 from inference.training.held_out import (
     DOSES,
     VERSION,
@@ -44,7 +45,6 @@ from inference.training.held_out import (
     held_out_key,
     held_out_scenes,
 )
-from inference.training.height_maps import fine_map, levelled, read_levelled_map
 from inference.training.surfaces import FAMILIES
 from inference.training.surfaces.canvas import rms_slope
 
@@ -70,7 +70,7 @@ def smooth_samples(conditions: Conditions, count: int) -> Iterator[Sample]:
         sample = make_sample(np.random.default_rng(seed), 64, "hills", conditions)
         q, p = np.gradient(sample.height)
         bend = max(float(np.abs(np.diff(p, axis=1)).max()), float(np.abs(np.diff(q, axis=0)).max()))
-        if bend < 0.03 and 0.01 < rms_slope(sample.height) and float(np.hypot(p, q).max()) < 0.9:
+        if bend < 0.03 and rms_slope(sample.height) > 0.01 and float(np.hypot(p, q).max()) < 0.9:
             yield sample
             count -= 1
             if count == 0:
