@@ -49,6 +49,7 @@ class Calibration:
     saturation_counts: np.float32
     pixel_size_m: np.float32
     pixel_size_y_m: np.float32
+    beam_sigma_px: np.float32
     calibration_hash: str
     estimated: tuple[str, ...]
 
@@ -101,6 +102,7 @@ def calibrate(instrument: Instrument, images: NDArray[np.uint16]) -> Calibration
         saturation_counts=np.float32(FULL_SCALE_COUNTS),
         pixel_size_m=np.float32(instrument.scan.pixel_size_m),
         pixel_size_y_m=np.float32(instrument.scan.pixel_size_y_m or instrument.scan.pixel_size_m),
+        beam_sigma_px=np.float32(instrument.beam.sigma_px),
         calibration_hash=instrument.calibration_hash,
         estimated=tuple(estimated),
     )

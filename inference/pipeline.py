@@ -12,7 +12,7 @@ from acquisition.clock import SystemClock
 from acquisition.frames import Frame, Optics, Result, ResultHeader
 from acquisition.instrument import Instrument
 from inference.calibration import Calibration, calibrate
-from inference.registry import DEFAULT_MODEL, SLOTS, find_model_set
+from inference.registry import CALIBRATION, DEFAULT_MODEL, SLOTS, find_model_set
 from inference.session import OnnxSession
 
 SOURCE = "inference"
@@ -68,17 +68,7 @@ class Pipeline:
     def _run(
         self, images: NDArray[np.uint16], calibration: Calibration, timing_s: dict[str, float]
     ) -> dict[str, NDArray[Any]]:
-        values: dict[str, Any] = {
-            "images": images,
-            "response": calibration.response,
-            "inversion": calibration.inversion,
-            "gain_counts_per_electron": calibration.gain_counts_per_electron,
-            "dark_counts": calibration.dark_counts,
-            "flat_share": calibration.flat_share,
-            "saturation_counts": calibration.saturation_counts,
-            "pixel_size_m": calibration.pixel_size_m,
-            "pixel_size_y_m": calibration.pixel_size_y_m,
-        }
+        values: dict[str, Any] = {"images": images, **{name: getattr(calibration, name) for name in CALIBRATION}}
         for name, session in self._sessions.items():
             began = time.perf_counter()
             values |= session.run(values)
@@ -97,6 +87,7 @@ class Pipeline:
             saturation_counts=np.float32(65535),
             pixel_size_m=np.float32(1),
             pixel_size_y_m=np.float32(1),
+            beam_sigma_px=np.float32(0),
             calibration_hash="",
             estimated=(),
         )

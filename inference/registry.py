@@ -20,7 +20,7 @@ DEFAULT_MODEL = "classical"
 
 TENSORS: Mapping[str, tuple[str, tuple[str | int, ...]]] = {
     "images": ("uint16", ("S", "H", "W")),  # counts
-    "response": ("float", ("S", 3)),  # these down to pixel_size_y_m: the fields of inference.calibration.Calibration
+    "response": ("float", ("S", 3)),  # these down to beam_sigma_px: the fields of inference.calibration.Calibration
     "inversion": ("float", (3, "S")),
     "gain_counts_per_electron": ("float", ("S",)),
     "dark_counts": ("float", ("S",)),
@@ -28,6 +28,7 @@ TENSORS: Mapping[str, tuple[str, tuple[str | int, ...]]] = {
     "saturation_counts": ("float", ()),
     "pixel_size_m": ("float", ()),
     "pixel_size_y_m": ("float", ()),
+    "beam_sigma_px": ("float", ()),
     "p": ("float", ("H", "V")),  # dz/dx between neighbours of a row, V = W - 1
     "q": ("float", ("U", "W")),  # dz/dy between neighbours of a column, U = H - 1
     "sigma_p": ("float", ("H", "V")),  # standard deviations of p and q; large where rejected, never infinite
@@ -40,7 +41,7 @@ TENSORS: Mapping[str, tuple[str, tuple[str | int, ...]]] = {
 }
 """The contract of the slots: element type (as ONNX names it) and axes of every tensor by name. Never NaN."""
 
-CALIBRATION = tuple(TENSORS)[1:9]
+CALIBRATION = tuple(TENSORS)[1:10]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,97 @@
+"""What every network sees: any detector's segments as slopes, brightness and their expected noise, in torch.
+
+The same mathematics as the `classical` set's graph (inference.training.classical), for batches.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+LEAST_ELECTRONS = 1.0
+LEAST_N_Z = 0.2588190451025207  # 75 degrees
+REJECTED_VARIANCE = 100.0
+FEATURES = 10
+
+
+class Moments(NamedTuple):
+    """Per pixel, each (B, H, W): classical slopes and the variances that photon noise gives them; `rejected` is 1 where
+    they mean nothing. `features` (B, 10, H, W) are the network's input, all of order one."""
+
+    p: Tensor
+    q: Tensor
+    variance_p: Tensor
+    variance_q: Tensor
+    rejected: Tensor
+    features: Tensor
+
+
+def moments(
+    images: Tensor,
+    response: Tensor,
+    inversion: Tensor,
+    gain_counts_per_electron: Tensor,
+    dark_counts: Tensor,
+    flat_share: Tensor,
+    saturation_counts: Tensor,
+    beam_sigma_px: Tensor,
+) -> Moments:
+    """`images` (B, S, H, W) counts as float32; `response` (B, S, 3), `inversion` (B, 3, S), gains and darks (B, S), the
+    rest (B,): fields of `inference.calibration.Calibration`, which says what they mean."""
+    electrons = (images - _wide(dark_counts)) / _wide(gain_counts_per_electron)
+    variance = electrons.clamp_min(1.0)
+    inverted = torch.einsum("bcs,bshw->bchw", inversion, electrons)
+    x, y, brightness = inverted.unbind(1)
+    dim = brightness < LEAST_ELECTRONS
+    saturated = images.amax(dim=1) >= _wide(saturation_counts)
+    safe = torch.where(dim, 1.0, brightness)
+    a, b = (torch.where(dim, 0.0, part / safe) for part in (x, y))
+
+    share = _wide(flat_share)
+    offset = 1.0 - share
+    steepness2 = a * a + b * b
+    root = (1.0 + steepness2 * (share**2 - offset**2)).clamp_min(1e-6).sqrt()
+    n_z = (root - steepness2 * share * offset) / (1.0 + steepness2 * share**2)
+    cut = n_z.clamp_min(LEAST_N_Z)
+    rejected = dim | saturated | (n_z < cut)
+    scale = (share * cut + offset) / cut
+
+    squares = torch.einsum("bcs,bds,bshw->bcdhw", inversion, inversion, variance)
+    variance_a = (squares[:, 0, 0] - 2 * a * squares[:, 0, 2] + a * a * squares[:, 2, 2]) / safe**2
+    variance_b = (squares[:, 1, 1] - 2 * b * squares[:, 1, 2] + b * b * squares[:, 2, 2]) / safe**2
+    found = torch.einsum("bsc,bchw->bshw", response, inverted)
+    residual = ((electrons - found) ** 2 / variance).mean(dim=1).sqrt()
+    level = torch.log(safe) - torch.log(safe).mean(dim=(1, 2), keepdim=True)
+    lit = (~rejected).to(images.dtype)
+    steady = torch.ones_like(a)
+    # How far the signal of a segment swings with the normal tells where the detector stands, and so where shadows begin.
+    swing = torch.linalg.vector_norm(response[:, :, :2], dim=(1, 2)) / torch.linalg.vector_norm(
+        response[:, :, 2], dim=1
+    )
+    features = torch.stack(
+        [
+            a.clamp(-3.0, 3.0) * lit,
+            b.clamp(-3.0, 3.0) * lit,
+            level.clamp(-4.0, 4.0),
+            torch.log(variance_a.clamp(1e-9, 10.0)) * 0.2,
+            torch.log(variance_b.clamp(1e-9, 10.0)) * 0.2,
+            torch.log1p(residual.clamp(0.0, 1e3)),
+            lit,
+            steady * _wide(beam_sigma_px),
+            steady * _wide(swing),
+            steady * share,
+        ],
+        dim=1,
+    )
+    p_variance, q_variance = (
+        torch.where(rejected, REJECTED_VARIANCE, (scale**2 * part).clamp(0.0, REJECTED_VARIANCE))
+        for part in (variance_a, variance_b)
+    )
+    return Moments(-a * scale, -b * scale, p_variance, q_variance, rejected, features)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """(B,) to (B, 1, 1), (B, S) to (B, S, 1, 1)."""
+    return values[..., None, None]

@@ -1,0 +1,78 @@
+"""The slope network: what classical inversion leaves, learned from neighbours, with its uncertainty."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from inference.networks.moments import FEATURES, moments
+from inference.networks.unet import UNet
+
+LEAST_SIGMA = 1e-4
+MOST_SIGMA = 10.0
+
+
+class Slopes(NamedTuple):
+    """On the staggered grid: `p`, `sigma_p` (B, H, W - 1), `q`, `sigma_q` (B, H - 1, W); `rejected` (B, H, W) bool."""
+
+    p: Tensor
+    q: Tensor
+    sigma_p: Tensor
+    sigma_q: Tensor
+    rejected: Tensor
+
+
+class SlopeNet(nn.Module):
+    """Images to slopes between neighbouring pixels and their standard deviations, for any three or more segments.
+
+    Adds to the classical slopes and scales the classical sigmas, so that untrained it is exactly classical. Arguments
+    and tensors as `inference.networks.moments.moments` and the slot `slopes` have them, with a leading batch axis.
+    """
+
+    def __init__(self, width: int = 32, depth: int = 3, blocks: int = 2) -> None:
+        super().__init__()
+        self.width, self.depth, self.blocks = width, depth, blocks
+        self.net = UNet(FEATURES, 4, width, depth, blocks)
+
+    def forward(
+        self,
+        images: Tensor,
+        response: Tensor,
+        inversion: Tensor,
+        gain_counts_per_electron: Tensor,
+        dark_counts: Tensor,
+        flat_share: Tensor,
+        saturation_counts: Tensor,
+        beam_sigma_px: Tensor,
+    ) -> Slopes:
+        found = moments(
+            images,
+            response,
+            inversion,
+            gain_counts_per_electron,
+            dark_counts,
+            flat_share,
+            saturation_counts,
+            beam_sigma_px,
+        )
+        add_p, add_q, log_p, log_q = self.net(found.features).unbind(1)
+        p, q = _between_columns(found.p) + add_p[:, :, :-1], _between_rows(found.q) + add_q[:, :-1]
+        sigma_p = 0.5 * (found.variance_p[:, :, :-1] + found.variance_p[:, :, 1:]).sqrt()
+        sigma_q = 0.5 * (found.variance_q[:, :-1] + found.variance_q[:, 1:]).sqrt()
+        return Slopes(
+            p,
+            q,
+            (sigma_p.clamp_min(LEAST_SIGMA) * torch.exp(log_p[:, :, :-1])).clamp(LEAST_SIGMA, MOST_SIGMA),
+            (sigma_q.clamp_min(LEAST_SIGMA) * torch.exp(log_q[:, :-1])).clamp(LEAST_SIGMA, MOST_SIGMA),
+            found.rejected,
+        )
+
+
+def _between_columns(values: Tensor) -> Tensor:
+    return 0.5 * (values[:, :, :-1] + values[:, :, 1:])
+
+
+def _between_rows(values: Tensor) -> Tensor:
+    return 0.5 * (values[:, :-1] + values[:, 1:])
