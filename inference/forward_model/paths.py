@@ -19,7 +19,7 @@ from acquisition.instrument import LOWEST_BIAS_V, Beam, Detector, Specimen
 from inference.forward_model.field import Potential, solve_potential
 
 ELECTRON_REST_EV = 510_998.95
-ANGLES = 513
+ANGLES = 257
 CHECKED_BIASES_V = (0.0, -500.0, -1000.0, -2000.0, -5000.0)
 CHECKED_ENERGIES_EV = (2e3, 5e3, 10e3, 20e3)
 
@@ -112,7 +112,7 @@ def traced_landing_radii(theta_rad: Floats, potential: Potential, energy_ev: flo
     gained_v = float(potential.gradient(np.zeros(1), np.zeros(1))[1][0]) * first**2 * distance_m
     left = uniform_landing_radii(theta_rad, first**2, -gained_v, energy_ev)
     solution = solve_ivp(
-        slopes, (first, 1.0), np.concatenate([left, np.sin(theta_rad)]), method="DOP853", rtol=1e-9, atol=1e-11
+        slopes, (first, 1.0), np.concatenate([left, np.sin(theta_rad)]), method="DOP853", rtol=1e-7, atol=1e-9
     )
     if not solution.success:
         raise BadInput(f"electron paths at {potential.bias_v:g} V and {energy_ev:g} eV: {solution.message}")
