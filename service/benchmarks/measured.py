@@ -1,0 +1,23 @@
+"""What a benchmark says about one row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """`value` in the unit of its row, and under which conditions it was found.
+
+    `peer` names whom it is compared with and `peer_value` is what the peer reached in the same run on the same work,
+    in a unit that the conditions or the row give; without a peer they are empty and None.
+    """
+
+    value: float
+    conditions: str
+    peer: str = ""
+    peer_value: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        return self.value / self.peer_value if self.peer_value else None
