@@ -1,8 +1,10 @@
-"""What a benchmark says about one row."""
+"""What a benchmark says about one row, and while it works on it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from rich.console import Console
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +23,8 @@ class Measured:
     @property
     def ratio(self) -> float | None:
         return self.value / self.peer_value if self.peer_value else None
+
+
+def tell_progress(what: str) -> None:
+    """One line on stderr: which row, which surface a long benchmark is at."""
+    Console(stderr=True).print(f"  {what} ...", style="dim", highlight=False)

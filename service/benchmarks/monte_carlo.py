@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from acquisition.errors import BadInput
 from acquisition.instrument import Instrument
-from service.benchmarks.rays import Integers, RaySource, Sampler, Singles, ray_source
+from service.benchmarks.rays import SCRAMBLES_PER_PIXEL, Integers, RaySource, Sampler, Singles, ray_source
 
 RAYS_PER_BATCH = 1_000_000
 SITES_PER_PIXEL = 16
@@ -25,6 +25,7 @@ LIFT = 2e-4
 MISSED = 1e30
 
 Floats = NDArray[np.float64]
+Cut = Literal["lower", "higher"]
 
 
 def monte_carlo_fractions(
@@ -34,6 +35,8 @@ def monte_carlo_fractions(
     rays: int,
     rng: np.random.Generator,
     sampler: Sampler,
+    scrambles: int = SCRAMBLES_PER_PIXEL,
+    cut: Cut = "lower",
 ) -> tuple[Floats, Floats]:
     """Captured fractions of the emission at `pixels` (P, 2), rows and columns: means and standard errors, each (S, P).
 
@@ -42,14 +45,19 @@ def monte_carlo_fractions(
     as in `captured_fractions`: both must mean the same surface, and the corner of a triangulated one has no normal of
     its own. What a pixel would emit as an area of facets is another question, answered by `area_fractions`.
 
+    Between pixel centres the surface is two triangles per cell, and four heights don't say which: cut along the lower
+    diagonal (a valley), the mesh is the same however the image is mirrored or turned, and it is what a horizon marched
+    over the grid's lines means. `cut` "higher" gives the other extreme: the difference is what sampling leaves open.
+
     Sampler `plain` throws pseudo-random rays and counts hits. Sampler `cone` throws scrambled Sobol rays evenly over
     the solid angle of the cone that holds the detector, each weighted with max(n.omega, 0) / pi; its `rays` are a power
-    of two, split into 8 independent scrambles, whose scatter gives the standard error. Beyond the frame is nothing.
+    of two, split into `scrambles` independent ones, whose scatter gives the standard error: with fewer the means are
+    better and their errors less certain, with one they are unknown (nan). Beyond the frame is nothing.
 
     Raises `BadInput` for a biased specimen, unknown radii, pixels outside of the frame and unfit numbers of rays.
     """
-    mesh = _Mesh.of(heights_m, instrument)
-    source = ray_source(instrument.detector, rays, rng, sampler)
+    mesh = _Mesh.of(heights_m, instrument, cut)
+    source = ray_source(instrument.detector, rays, rng, sampler, scrambles)
     pixels = mesh.checked(pixels)
     return _captured(mesh.scene(), mesh.centres(pixels), mesh.normals(pixels), source)
 
@@ -73,24 +81,25 @@ def area_fractions(
 
 def first_obstacles(
     heights_m: NDArray[np.floating], instrument: Instrument, pixels: Integers, rays: int, rng: np.random.Generator
-) -> tuple[Singles, Singles]:
-    """Of each ray of the sampler `cone` that would land on a segment: its weight, and how far off it is blocked.
+) -> tuple[Integers, Singles, Singles]:
+    """Of each ray of the sampler `cone` that would land on a segment: its pixel, its weight, how far off it is blocked.
 
-    Both (N,), over all `pixels`; the weights sum to the captured fraction that the pixels would have on average if
-    nothing stood around them. Distances are horizontal, in units of the smaller pixel side, infinite for free rays.
+    Each (N,), over all `pixels`. The weights of a pixel sum to the fraction that all segments would capture if nothing
+    stood around it. Distances are horizontal, in units of the smaller pixel side, infinite for free rays.
     """
     mesh = _Mesh.of(heights_m, instrument)
     pixels = mesh.checked(pixels)
     source = ray_source(instrument.detector, rays, rng, "cone")
     scene, origins, normals = mesh.scene(), mesh.centres(pixels), mesh.normals(pixels)
-    weights, distances = [], []
+    sites, weights, distances = [], [], []
     for part in _batches(len(pixels), rays):
         thrown = source.throw(normals[part])
         length = scene.run(origins[part][thrown.site], thrown.direction, query="DISTANCE")
         horizontal = length * np.hypot(thrown.direction[:, 0], thrown.direction[:, 1])
-        weights.append(thrown.weight / np.float32(len(pixels) * rays))
+        sites.append(thrown.site + part.start)
+        weights.append(thrown.weight / np.float32(rays))
         distances.append(np.where(length < MISSED, horizontal, np.float32(np.inf)))
-    return np.concatenate(weights), np.concatenate(distances)
+    return np.concatenate(sites), np.concatenate(weights), np.concatenate(distances)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +109,10 @@ class _Mesh:
     heights: Floats
     width: float
     height: float
+    cut: Cut
 
     @classmethod
-    def of(cls, heights_m: NDArray[np.floating], instrument: Instrument) -> _Mesh:
+    def of(cls, heights_m: NDArray[np.floating], instrument: Instrument, cut: Cut = "lower") -> _Mesh:
         if instrument.specimen.bias_v != 0.0:
             raise BadInput(
                 f"specimen bias {instrument.specimen.bias_v:g} V: the reference traces straight lines only; "
@@ -118,10 +128,10 @@ class _Mesh:
         right_m = column * width_m * math.tan(math.radians(specimen.tilt_x_deg))
         top_m = row * height_m * math.tan(math.radians(specimen.tilt_y_deg))
         tilted = heights_m + right_m - top_m
-        return cls((tilted - tilted.mean()) / unit_m, width_m / unit_m, height_m / unit_m)
+        return cls((tilted - tilted.mean()) / unit_m, width_m / unit_m, height_m / unit_m, cut)
 
     def scene(self) -> Any:
-        """Embree's scene of two triangles per cell between four pixel centres, cut from upper right to lower left."""
+        """Embree's scene of two triangles per cell between four pixel centres."""
         try:
             from embreex.mesh_construction import TriangleMesh
             from embreex.rtcore_scene import EmbreeScene
@@ -131,11 +141,20 @@ class _Mesh:
         row, column = np.indices(self.heights.shape)
         vertices = np.stack([column * self.width, row * self.height, self.heights], axis=-1).reshape(-1, 3)
         corner = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
-        upper = np.stack([corner, corner + 1, corner + columns], axis=1)
-        lower = np.stack([corner + 1, corner + columns + 1, corner + columns], axis=1)
+        right, below, across = corner + 1, corner + columns, corner + columns + 1
+        rising = self.cut_rising.ravel()
+        upper = np.stack([corner, right, np.where(rising, below, across)], axis=1)
+        lower = np.stack([across, below, np.where(rising, right, corner)], axis=1)
         scene = EmbreeScene(robust=True)
         TriangleMesh(scene, vertices.astype(np.float32), np.concatenate([upper, lower]).astype(np.int32))
         return scene
+
+    @property
+    def cut_rising(self) -> NDArray[np.bool_]:
+        """(H - 1, W - 1): cells cut from lower left to upper right, the others from upper left to lower right."""
+        h = self.heights
+        drop = h[:-1, :-1] + h[1:, 1:] - h[:-1, 1:] - h[1:, :-1]
+        return drop >= 0 if self.cut == "lower" else drop < 0
 
     def checked(self, pixels: Integers) -> Integers:
         pixels = np.asarray(pixels)
@@ -162,13 +181,18 @@ class _Mesh:
         """Origins and normals, (N, 3) each, at fractional rows and columns (N, 2)."""
         row, column = np.floor(places).astype(int).T
         down, right = (places - np.floor(places)).T
-        upper_left, upper_right = self.heights[row, column], self.heights[row, column + 1]
-        lower_left, lower_right = self.heights[row + 1, column], self.heights[row + 1, column + 1]
-        upper = right + down < 1.0
-        rise_right = np.where(upper, upper_right - upper_left, lower_right - lower_left)
-        rise_down = np.where(upper, lower_left - upper_left, lower_right - upper_right)
-        height = upper_right - rise_right * (1.0 - right) + rise_down * down
+        # A cell cut the other way is the mirror image of one cut from lower left to upper right.
+        mirrored = ~self.cut_rising[row, column]
+        near, far = np.where(mirrored, column + 1, column), np.where(mirrored, column, column + 1)
+        along = np.where(mirrored, 1.0 - right, right)
+        upper_near, upper_far = self.heights[row, near], self.heights[row, far]
+        lower_near, lower_far = self.heights[row + 1, near], self.heights[row + 1, far]
+        upper = along + down < 1.0
+        rise_along = np.where(upper, upper_far - upper_near, lower_far - lower_near)
+        rise_down = np.where(upper, lower_near - upper_near, lower_far - upper_far)
+        height = upper_far - rise_along * (1.0 - along) + rise_down * down
         origins = self._lifted(places[:, 0] * self.height, places[:, 1] * self.width, height)
+        rise_right = np.where(mirrored, -rise_along, rise_along)
         return origins, _unit(rise_right / self.width, rise_down / self.height)
 
     def _lifted(self, y: Floats, x: Floats, z: Floats) -> Singles:

@@ -46,10 +46,12 @@ class RaySource(Protocol):
         """Standard errors (B, S) of the average over replicates, from the means (B, replicates, S) of each."""
 
 
-def ray_source(detector: Detector, rays: int, rng: np.random.Generator, sampler: Sampler) -> RaySource:
+def ray_source(
+    detector: Detector, rays: int, rng: np.random.Generator, sampler: Sampler, scrambles: int = SCRAMBLES_PER_PIXEL
+) -> RaySource:
     if rays < 1:
         raise BadInput(f"{rays} rays: at least one is needed")
-    return PlainRays(detector, rays, rng) if sampler == "plain" else ConeRays(detector, rays, rng)
+    return PlainRays(detector, rays, rng) if sampler == "plain" else ConeRays(detector, rays, rng, scrambles)
 
 
 class PlainRays:
@@ -87,16 +89,18 @@ class ConeRays:
     """Scrambled Sobol rays, even over the solid angle of the cone that holds the detector; the same bank of scrambles
     serves all sites, each of which draws some at random."""
 
-    replicates = SCRAMBLES_PER_PIXEL
-
-    def __init__(self, detector: Detector, rays: int, rng: np.random.Generator) -> None:
-        if rays < 2 * SCRAMBLES_PER_PIXEL or rays & (rays - 1):
-            raise BadInput(f"{rays} rays: the sampler `cone` needs a power of two, at least {2 * SCRAMBLES_PER_PIXEL}")
+    def __init__(self, detector: Detector, rays: int, rng: np.random.Generator, scrambles: int) -> None:
+        if rays < 2 * scrambles or rays & (rays - 1) or scrambles & (scrambles - 1) or not 0 < scrambles <= SCRAMBLES:
+            raise BadInput(
+                f"{rays} rays in {scrambles} scrambles: the sampler `cone` needs powers of two, at least two rays for "
+                f"each scramble and at most {SCRAMBLES} scrambles"
+            )
+        self.replicates = scrambles
         self.rays, self.segments, self._rng = rays, len(detector.segments), rng
         reach_m = max(segment.outer_radius_m or 0.0 for segment in detector.segments)
         reach_m += math.hypot(detector.offset_x_m, detector.offset_y_m)
         lowest = math.cos(math.atan2(reach_m, detector.working_distance_m))
-        count = rays // SCRAMBLES_PER_PIXEL
+        count = rays // scrambles
         places = np.stack([qmc.Sobol(2, seed=rng).random(count) for _ in range(SCRAMBLES)])  # (SCRAMBLES, count, 2)
         cosine = 1.0 - places[..., 0] * (1.0 - lowest)
         sine, azimuth = np.sqrt(1.0 - cosine**2), 2.0 * math.pi * places[..., 1]
@@ -106,7 +110,7 @@ class ConeRays:
         self._scale = np.float32(2.0 * (1.0 - lowest))
 
     def throw(self, normals: Singles) -> Rays:
-        drawn = np.argsort(self._rng.random((len(normals), SCRAMBLES)), axis=1)[:, :SCRAMBLES_PER_PIXEL]
+        drawn = np.argsort(self._rng.random((len(normals), SCRAMBLES)), axis=1)[:, : self.replicates]
         cosine = np.einsum("bgrc,bc->bgr", self._bank[drawn], normals)
         site, replicate, ray = np.nonzero((self._met[drawn] >= 0) & (cosine > 0.0))
         scramble = drawn[site, replicate]
@@ -114,6 +118,8 @@ class ConeRays:
         return Rays(site, replicate, self._met[scramble, ray], self._bank[scramble, ray], weight)
 
     def errors(self, means: Floats) -> Floats:
+        if self.replicates < 2:
+            return np.full(means[:, 0].shape, math.nan)
         errors: Floats = means.std(axis=1, ddof=1) / math.sqrt(self.replicates)
         return errors
 
