@@ -12,7 +12,7 @@ class Measured:
     """`value` in the unit of its row, and under which conditions it was found.
 
     `peer` names whom it is compared with and `peer_value` is what the peer reached in the same run on the same work,
-    in a unit that the conditions or the row give; without a peer they are empty and None.
+    in the same unit; without a peer they are empty and None. `ratio` of a peer that reached 0 is None.
     """
 
     value: float

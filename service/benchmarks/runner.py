@@ -86,13 +86,15 @@ def table_row(name: str, target: Mapping[str, Any], found: Measured | None, quic
 
 
 def _print(what: str, rows: list[dict[str, Any]]) -> None:
+    console = Console()
     table = Table(title=f"eclips bench {what}")
     table.add_column("row", no_wrap=True)
-    for heading in ("value", "unit", "target", "holds", "peer", "conditions"):
+    for heading in ("value", "unit", "target", "holds", "peer"):
         table.add_column(heading)
     for row in rows:
         value = "-" if row["value"] is None else f"{row['value']:.3g}"
         peer = row["peer"] if row["peer_value"] is None else f"{row['peer']}: {row['peer_value']:.3g}"
-        holds = "yes" if row["holds"] else "no"
-        table.add_row(row["name"], value, row["unit"], f"{row['target']:g}", holds, peer, row["conditions"])
-    Console().print(table)
+        table.add_row(row["name"], value, row["unit"], f"{row['target']:g}", "yes" if row["holds"] else "no", peer)
+    console.print(table)
+    for row in rows:
+        console.print(f"{row['name']}: {row['conditions']}", highlight=False, markup=False)

@@ -20,7 +20,7 @@ CORRELATION_PX = 4.0
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Surface:
     """`heights_m` (H, W) float64 in metres on square pixels. `is_anchor`: the targets of [physics] are for real AFM
     maps and sharp steps; the other families are told beside them."""
@@ -29,6 +29,7 @@ class Surface:
     heights_m: Floats
     pixel_size_m: float
     is_anchor: bool
+    is_real: bool = False
 
     @property
     def instrument(self) -> Instrument:
@@ -67,7 +68,7 @@ def _real_surface(file: Path) -> Surface:
         round((count - 1) * pixel / side_m) + 1 for count, pixel in zip(heights.shape, pixel_m, strict=True)
     )
     y_m, x_m = (side_m * (np.arange(count) - 0.5 * (count - 1)) for count in (rows, columns))
-    return Surface(file.stem, HeightMap(file).heights_m(x_m, y_m, growth_m=0.0), side_m, is_anchor=True)
+    return Surface(file.stem, HeightMap(file).heights_m(x_m, y_m, growth_m=0.0), side_m, is_anchor=True, is_real=True)
 
 
 # Families: size and generator to heights (size, size) in pixels.
