@@ -16,6 +16,7 @@ from acquisition.stamping import optics_of, stamp, start_run
 from hardware_drivers.tiff_folder import read_image_sets
 from inference.accuracy import without_plane
 from inference.pipeline import Pipeline
+from service.benchmarks.measured import Measured
 
 NOMINAL_DEPTH_M = 2.7e-6
 NOMINAL_TILT_DEG = 22.0
@@ -26,7 +27,7 @@ FACE_HALF_WIDTH_DEG = 25.0
 Floats = NDArray[np.float64]
 
 
-def measure(quick: bool, data: Path | None) -> Mapping[str, tuple[float, str]]:
+def measure(quick: bool, data: Path | None) -> Mapping[str, Measured]:
     """Rows of [imprint], from `data`/sem; the measured values stand in the conditions."""
     folder = Path() if data is None else data / "sem"
     files = sorted(folder.glob("vickers_detector?.tif"))
@@ -42,15 +43,15 @@ def measure(quick: bool, data: Path | None) -> Mapping[str, tuple[float, str]]:
     told_tilts = ", ".join(f"{tilt:.1f}" for tilt in tilts_deg)
     told_apart = ", ".join(f"{angle:.1f}" for angle in apart_deg)
     return {
-        "imprint_depth_error_um": (
+        "imprint_depth_error_um": Measured(
             abs(depth_m - NOMINAL_DEPTH_M) * 1e6,
             f"depth {depth_m * 1e6:.2f} um, levelled on a ring around it, against 2.7 um from the diagonal",
         ),
-        "imprint_face_tilt_error_deg": (
+        "imprint_face_tilt_error_deg": Measured(
             float(np.abs(np.array(tilts_deg) - NOMINAL_TILT_DEG).max()),
             f"medians of the four faces {told_tilts} deg, against 22.0 of the indenter",
         ),
-        "imprint_face_azimuth_error_deg": (
+        "imprint_face_azimuth_error_deg": Measured(
             float(np.abs(apart_deg - 90.0).max()),
             f"faces {told_apart} deg apart",
         ),

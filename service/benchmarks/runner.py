@@ -12,46 +12,89 @@ from rich.console import Console
 from rich.table import Table
 
 from acquisition.errors import BadInput
-from service.benchmarks import imprint, live
+from service.benchmarks.measured import Measured
 
 ROWS_FILE = Path(__file__).parent / "rows.toml"
 
-Benchmark = Callable[[bool, Path | None], Mapping[str, tuple[float, str]]]
-"""Measures (quick or not, with a folder of real data or without) and returns value and conditions by row name; rows
-that it leaves out count as missed."""
+Benchmark = Callable[[bool, Path | None], Mapping[str, Measured]]
+"""Measures (quick or not, with a folder of real data or without); rows that it leaves out count as missed."""
 
-BENCHMARKS: Mapping[str, Benchmark] = {"live": live.measure, "imprint": imprint.measure}
+Drawing = Callable[[Path, bool, Path | None], list[Path]]
+"""Draws pictures into a folder (quick or not, with a folder of real data or without) and returns their files."""
 
 
-def run_benchmark(what: str, quick: bool, json_file: Path | None, data: Path | None) -> None:
-    """Measure, print, and write the rows when asked to."""
+# A benchmark is imported when it runs: what it needs is slow to load and partly an extra.
+
+
+def _live(quick: bool, data: Path | None) -> Mapping[str, Measured]:
+    from service.benchmarks import live
+
+    return live.measure(quick, data)
+
+
+def _imprint(quick: bool, data: Path | None) -> Mapping[str, Measured]:
+    from service.benchmarks import imprint
+
+    return imprint.measure(quick, data)
+
+
+def _physics(quick: bool, data: Path | None) -> Mapping[str, Measured]:
+    from service.benchmarks import physics
+
+    return physics.measure(quick, data)
+
+
+def _vision_field(folder: Path, quick: bool, data: Path | None) -> list[Path]:
+    from service.benchmarks import vision_field
+
+    return vision_field.draw(folder, quick, data)
+
+
+BENCHMARKS: Mapping[str, Benchmark] = {"live": _live, "imprint": _imprint, "physics": _physics}
+DRAWINGS: Mapping[str, Drawing] = {"physics": _vision_field}
+
+
+def run_benchmark(
+    what: str, quick: bool, json_file: Path | None, data: Path | None, pictures: Path | None = None
+) -> None:
+    """Measure, print, write the rows and draw pictures when asked to. Raises `BadInput` for what isn't known."""
     if what not in BENCHMARKS:
         raise BadInput(f"benchmark {what!r} is unknown; known: {', '.join(BENCHMARKS)}")
+    if pictures is not None and what not in DRAWINGS:
+        raise BadInput(f"benchmark {what!r} has no pictures; those that have: {', '.join(DRAWINGS)}")
     targets = tomllib.loads(ROWS_FILE.read_text(encoding="utf-8"))[what]
     measured = BENCHMARKS[what](quick, data)
-    rows = [_row(name, target, measured.get(name), quick) for name, target in targets.items()]
+    rows = [table_row(name, target, measured.get(name), quick) for name, target in targets.items()]
     _print(what, rows)
     if json_file is not None:
         json_file.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    if pictures is not None:
+        pictures.mkdir(parents=True, exist_ok=True)
+        for file in DRAWINGS[what](pictures, quick, data):
+            Console().print(f"wrote {file}", highlight=False, soft_wrap=True)
 
 
-def _row(name: str, target: Mapping[str, Any], found: tuple[float, str] | None, quick: bool) -> dict[str, Any]:
-    row = {"name": name, "unit": target["unit"], "target": target["target"], "peer": "", "peer_value": None}
+def table_row(name: str, target: Mapping[str, Any], found: Measured | None, quick: bool) -> dict[str, Any]:
+    """A row as the JSON has it. `target`: its entry in rows.toml. A row that wasn't measured doesn't hold."""
+    row = {"name": name, "value": None, "unit": target["unit"], "target": target["target"]}
     if found is None:
-        reason = "not measured with --quick" if quick else "not measured"
-        return {**row, "value": None, "ratio": None, "holds": False, "conditions": reason}
-    value, conditions = found
-    holds = value <= target["target"] if target["better"] == "lower" else value >= target["target"]
-    return {**row, "value": value, "ratio": None, "holds": holds, "conditions": conditions}
+        reason = "not measured with --quick" if quick and not target.get("quick") else "not measured"
+        return {**row, "peer": "", "peer_value": None, "ratio": None, "holds": False, "conditions": reason}
+    holds = found.value <= target["target"] if target["better"] == "lower" else found.value >= target["target"]
+    peer = {"peer": found.peer, "peer_value": found.peer_value, "ratio": found.ratio}
+    return {**row, "value": found.value, **peer, "holds": holds, "conditions": found.conditions}
 
 
 def _print(what: str, rows: list[dict[str, Any]]) -> None:
+    console = Console()
     table = Table(title=f"eclips bench {what}")
     table.add_column("row", no_wrap=True)
-    for heading in ("value", "unit", "target", "holds", "conditions"):
+    for heading in ("value", "unit", "target", "holds", "peer"):
         table.add_column(heading)
     for row in rows:
         value = "-" if row["value"] is None else f"{row['value']:.3g}"
-        holds = "yes" if row["holds"] else "no"
-        table.add_row(row["name"], value, row["unit"], f"{row['target']:g}", holds, row["conditions"])
-    Console().print(table)
+        peer = row["peer"] if row["peer_value"] is None else f"{row['peer']}: {row['peer_value']:.3g}"
+        table.add_row(row["name"], value, row["unit"], f"{row['target']:g}", "yes" if row["holds"] else "no", peer)
+    console.print(table)
+    for row in rows:
+        console.print(f"{row['name']}: {row['conditions']}", highlight=False, markup=False)

@@ -59,16 +59,19 @@ def train(
 
 
 def bench(
-    what: Annotated[str, typer.Argument(help="live or imprint.")] = "live",
+    what: Annotated[str, typer.Argument(help="live, physics or imprint.")] = "live",
     quick: Annotated[bool, typer.Option("--quick", help="End within 40 s.")] = False,
     data: Annotated[Path | None, typer.Option("--data", help="Folder of real data.", exists=True)] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option("--pictures", help="Also draw into this folder (physics: the vision field).")
+    ] = None,
 ) -> None:
-    """Measure this machine against the fixed list of rows.
+    """Measure this machine against the fixed list of rows; `physics` needs the extra `bench`.
 
     Example: eclips bench live --quick
     """
-    run_benchmark(what, quick, json_file, data)
+    run_benchmark(what, quick, json_file, data, pictures)
 
 
 def doctor(config: Config = None, as_json: AsJson = False) -> None:
