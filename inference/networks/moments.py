@@ -66,7 +66,7 @@ def moments(
     level = torch.log(safe) - torch.log(safe).mean(dim=(1, 2), keepdim=True)
     lit = (~rejected).to(images.dtype)
     steady = torch.ones_like(a)
-    # How far the signal of a segment swings with the normal tells where the detector stands, and so where shadows begin.
+    # How far a segment swings with the normal tells where the detector stands, and so where shadows begin.
     swing = torch.linalg.vector_norm(response[:, :, :2], dim=(1, 2)) / torch.linalg.vector_norm(
         response[:, :, 2], dim=1
     )

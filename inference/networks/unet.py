@@ -62,7 +62,8 @@ def _padded(values: Tensor) -> Tensor:
 
 def _like(values: Tensor, other: Tensor) -> Tensor:
     """Without what rounding up has added."""
-    return values[:, :, : other.shape[2], : other.shape[3]]
+    cut: Tensor = values[:, :, : other.shape[2], : other.shape[3]]
+    return cut
 
 
 class Mix(nn.Module):

@@ -156,7 +156,7 @@ class _Run:
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         for optimiser in self.optimisers:
-            optimiser.step()
+            optimiser.step()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             for kept, new in zip(self.average.parameters(), self.net.parameters(), strict=True):
                 kept.lerp_(new, 1.0 - KEPT_OF_AVERAGE)

@@ -52,14 +52,10 @@ def measure(quick: bool, data: Path | None) -> Mapping[str, Measured]:
     for case in cases():
         step_m, _ = _step(case.instrument)
         facet_deg, _ = _facet(case.instrument)
-        error_pct = 100.0 * (step_m / STEP_M - 1.0)
-        rows[f"{case.name}_step_error_pct"] = Measured(
-            error_pct, f"{case.told}; a 10 nm step reads {step_m * 1e9:.2f} nm"
-        )
-        rows[f"{case.name}_facet_error_deg"] = Measured(
-            facet_deg - FACET_DEG,
-            f"{case.told}; a facet of 20 deg, {FACET_WIDTH_PX} px wide, reads {facet_deg:.2f} deg",
-        )
+        read = f"{case.told}; a 10 nm step reads {step_m * 1e9:.2f} nm"
+        rows[f"{case.name}_step_error_pct"] = Measured(100.0 * abs(step_m / STEP_M - 1.0), read)
+        read = f"{case.told}; a facet of 20 deg, {FACET_WIDTH_PX} px wide, reads {facet_deg:.2f} deg"
+        rows[f"{case.name}_facet_error_deg"] = Measured(abs(facet_deg - FACET_DEG), read)
     return rows
 
 
@@ -90,8 +86,8 @@ def cases() -> list[Case]:
     ]
 
 
-def draw(file: Path) -> None:
-    """Profiles of all cases across the step and the facet, as a PNG."""
+def draw(folder: Path, quick: bool, data: Path | None) -> list[Path]:
+    """Writes `effects.png`: profiles of all cases across the step and the facet."""
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
@@ -100,14 +96,14 @@ def draw(file: Path) -> None:
         _, step = _step(case.instrument)
         _, facet = _facet(case.instrument)
         left.plot(x_nm, step * 1e9, label=case.told)
-        right.plot(x_nm, np.degrees(np.arctan(np.gradient(facet, PIXEL_M))), label=case.name.replace("_", " "))
+        right.plot(x_nm, np.degrees(np.arctan(np.gradient(facet, PIXEL_M))))
     left.set(title="10 nm step", xlabel="nm", ylabel="height, nm", xlim=(-300, 300))
     right.set(title="facet of 20°, 200 nm wide", xlabel="nm", ylabel="slope, °", xlim=(-300, 300))
-    figure.legend(
-        *left.get_legend_handles_labels(), loc="outside lower center", fontsize="small", ncols=2, frameon=False
-    )
-    figure.savefig(file, dpi=120)
+    told = left.get_legend_handles_labels()
+    figure.legend(*told, loc="outside lower center", fontsize="small", ncols=2, frameon=False)
+    figure.savefig(folder / "effects.png", dpi=110)
     plt.close(figure)
+    return [folder / "effects.png"]
 
 
 def _step(instrument: Instrument) -> tuple[float, Floats]:

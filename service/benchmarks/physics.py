@@ -12,8 +12,11 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.forward_model import captured_fractions, linear_response
+from acquisition.instrument import four_quadrant
+from inference.forward_model import MARCHED, SWEPT, Horizons, Swept, captured_fractions, linear_response
+from inference.forward_model.paths import capture_checks
 from service.benchmarks.agreement import Agreement, agreement, random_pixels
+from service.benchmarks.inverse import map_against_classical, twin_gradient
 from service.benchmarks.measured import Measured, tell_progress
 from service.benchmarks.monte_carlo import area_fractions, monte_carlo_fractions
 from service.benchmarks.rays import Sampler
@@ -28,6 +31,7 @@ PEER_PIXELS, PEER_RAYS = 200, 16_384
 CONE_RAYS = (32, 64, 128, 256, 512, 1024)
 RATE_RAYS = 8_000_000
 AIM_PCT = 1.0
+DEEP, DEEPER = "nanograins, 50 deg", 8.0
 
 Floats = NDArray[np.float64]
 
@@ -43,7 +47,10 @@ def measure(quick: bool, data: Path | None) -> Mapping[str, Measured]:
         "bsesm_exact_rms_pct": bsesm_exact_rms_pct(judged, quick),
         "bsesm_exact_max_pct": bsesm_exact_max_pct(judged, quick),
     }
-    tell_progress("1024 x 1024")
+    rows["bsesm_fast_rms_pct"] = bsesm_fast_rms_pct(list(judged))
+    tell_progress("fields, gradients and 1024 x 1024")
+    rows["acceptance_vs_closed_form_pct"] = acceptance_vs_closed_form_pct()
+    rows["twin_gradient_rel_error"] = twin_gradient()
     afm = bsesm_1024_afm_s(smooth)
     if quick:
         return {**rows, "bsesm_1024_afm_s": afm}
@@ -55,7 +62,9 @@ def measure(quick: bool, data: Path | None) -> Mapping[str, Measured]:
     rows["speedup_vs_cone_sampling"] = speedup(cone, "cone-sampled ray tracing (Embree)", afm.value)
     tell_progress("256 x 256 to 4096 x 4096")
     rows["cost_exponent_pixels"] = cost_exponent_pixels(smooth)
-    return rows
+    tell_progress("MAP on the real maps")
+    fitted = map_against_classical(data)
+    return rows if fitted is None else {**rows, "map_afm_slope_vs_classical": fitted}
 
 
 def bsesm_exact_rms_pct(judged: Mapping[Surface, Agreement], quick: bool) -> Measured:
@@ -77,6 +86,40 @@ def bsesm_exact_max_pct(judged: Mapping[Surface, Agreement], quick: bool) -> Mea
     listed = ", ".join(f"{surface.name} {found.max_pct:.2f}" for surface, found in judged.items())
     conditions = f"worst sampled pixel and segment: {worst.name}. {_reference(judged, quick)}. Each surface: {listed}"
     return Measured(judged[worst].max_pct, conditions)
+
+
+def bsesm_fast_rms_pct(surfaces: list[Surface]) -> Measured:
+    """Sweeping wherever it may be used against marching, and what it gains on relief so deep that it is worthwhile."""
+    always = Swept(worthwhile_px=0.0)
+    errors = {}
+    for surface in surfaces:
+        exact, swept = (captured_fractions(surface.heights_m, surface.instrument, way) for way in (MARCHED, always))
+        to_pct = 100.0 / linear_response(surface.instrument)[:, 2, None, None]
+        errors[surface.name] = float(np.sqrt(np.mean(((swept - exact) * to_pct) ** 2)))
+    deep = made_surface(DEEP, SIZE)
+    deep = replace(deep, heights_m=deep.heights_m * DEEPER)
+    seconds = {name: _seconds(deep, way) for name, way in (("marched", MARCHED), ("swept", SWEPT))}
+    listed = ", ".join(f"{name} {error:.3f}" for name, error in errors.items())
+    return Measured(
+        max(errors.values()),
+        f"worst surface, against the exact variant: {listed}. {DEEP}, {DEEPER} times as high, {SIZE} x {SIZE}: "
+        f"{seconds['swept']:.3g} s against {seconds['marched']:.3g} s",
+    )
+
+
+def acceptance_vs_closed_form_pct() -> Measured:
+    """Capture of the default annulus by electrons traced through the solved field, against the uniform field's."""
+    detector = four_quadrant().detector
+    inner_m, outer_m = detector.segments[0].inner_radius_m, detector.segments[0].outer_radius_m
+    assert inner_m is not None and outer_m is not None
+    checks = capture_checks(detector.working_distance_m, inner_m, outer_m)
+    worst = max(checks, key=lambda check: abs(check.traced / check.uniform - 1.0))
+    return Measured(
+        100.0 * abs(worst.traced / worst.uniform - 1.0),
+        f"worst of {len(checks)} biases and landing energies: {worst.bias_v:g} V, {worst.energy_ev:g} eV",
+        "classical parabola",
+        100.0 * max(abs(check.parabola / check.uniform - 1.0) for check in checks),
+    )
 
 
 def bsesm_1024_afm_s(smooth: Surface) -> Measured:
@@ -208,12 +251,12 @@ def _grown(surface: Surface, side: int) -> Surface:
     return replace(surface, heights_m=tiled(surface.heights_m, side, side))
 
 
-def _seconds(surface: Surface) -> float:
+def _seconds(surface: Surface, way: Horizons = MARCHED) -> float:
     """The median of 3, after one that isn't counted."""
     seconds = []
     for _ in range(4):
         began = time.perf_counter()
-        captured_fractions(surface.heights_m, surface.instrument)
+        captured_fractions(surface.heights_m, surface.instrument, way)
         seconds.append(time.perf_counter() - began)
     return float(np.median(seconds[1:]))
 

@@ -44,14 +44,31 @@ def _physics(quick: bool, data: Path | None) -> Mapping[str, Measured]:
     return physics.measure(quick, data)
 
 
+def _effects(quick: bool, data: Path | None) -> Mapping[str, Measured]:
+    from service.benchmarks import effects
+
+    return effects.measure(quick, data)
+
+
+def _effects_picture(folder: Path, quick: bool, data: Path | None) -> list[Path]:
+    from service.benchmarks import effects
+
+    return effects.draw(folder, quick, data)
+
+
 def _vision_field(folder: Path, quick: bool, data: Path | None) -> list[Path]:
     from service.benchmarks import vision_field
 
     return vision_field.draw(folder, quick, data)
 
 
-BENCHMARKS: Mapping[str, Benchmark] = {"live": _live, "imprint": _imprint, "physics": _physics}
-DRAWINGS: Mapping[str, Drawing] = {"physics": _vision_field}
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "live": _live,
+    "imprint": _imprint,
+    "physics": _physics,
+    "effects": _effects,
+}
+DRAWINGS: Mapping[str, Drawing] = {"physics": _vision_field, "effects": _effects_picture}
 
 
 def run_benchmark(
@@ -80,7 +97,8 @@ def table_row(name: str, target: Mapping[str, Any], found: Measured | None, quic
     if found is None:
         reason = "not measured with --quick" if quick and not target.get("quick") else "not measured"
         return {**row, "peer": "", "peer_value": None, "ratio": None, "holds": False, "conditions": reason}
-    holds = found.value <= target["target"] if target["better"] == "lower" else found.value >= target["target"]
+    limit = target["target"]
+    holds = found.value <= limit if target["better"] == "lower" else found.value >= limit
     peer = {"peer": found.peer, "peer_value": found.peer_value, "ratio": found.ratio}
     return {**row, "value": found.value, **peer, "holds": holds, "conditions": found.conditions}
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from acquisition.instrument import Instrument
 from inference.forward_model import captured_fractions, linear_response
 from service.benchmarks.agreement import random_pixels
-from service.benchmarks.chart import Curve, Panel, write_chart
 from service.benchmarks.measured import tell_progress
 from service.benchmarks.monte_carlo import first_obstacles
 from service.benchmarks.surfaces import Surface, made_surface, real_surfaces
@@ -23,6 +22,7 @@ RAYS = 4096
 WINDOWED_PIXELS = 20
 SHORT_WORKING_DISTANCE_M = 4.5e-3
 RADII = np.linspace(0.02, 1.2, 60)
+LOWEST_PCT = 1e-3
 WINDOWED_RADII = np.array([0.1, 0.2, 0.4, 0.7, 1.0, 1.15])
 
 Floats = NDArray[np.float64]
@@ -113,28 +113,28 @@ def bounds_px(heights_m: NDArray[np.floating], instrument: Instrument) -> Floats
 
 def draw(folder: Path, quick: bool, data: Path | None) -> list[Path]:
     """Writes `vision-field.png`: curves by rays, and dots by `captured_fractions` with the relief cut off."""
-    errors, probabilities = [], []
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
     for name, surface, instrument in _cases(data):
         tell_progress(f"vision field: {name}")
         rng = np.random.default_rng(7)
         pixels = random_pixels(surface.heights_m.shape, QUICK_PIXELS if quick else PIXELS, rng)
         field = vision_field(surface.heights_m, instrument, pixels, RAYS, rng)
-        dots = [
-            windowed_error_pct(surface.heights_m, instrument, pixels[:WINDOWED_PIXELS], radius)
-            for radius in ([] if quick else WINDOWED_RADII)
-        ]
-        errors.append(Curve(name, field.radius, field.error_pct, WINDOWED_RADII[: len(dots)], np.array(dots)))
-        probabilities.append(Curve(f"{name}: farthest {field.farthest:.2f}", field.radius, field.blocked_beyond))
-    across = "distance within which relief counts / (highest rise x tan theta_out)"
-    file = folder / "vision-field.png"
-    write_chart(
-        file,
-        [
-            Panel("Error when relief further off is left out, % of flat signal, rms", across, errors, 1e-3),
-            Panel("Probability that a ray free within is blocked further off", across, probabilities, 1e-6),
-        ],
-    )
-    return [file]
+        (line,) = left.semilogy(field.radius, field.error_pct, label=f"{name}; farthest {field.farthest:.2f}")
+        right.semilogy(field.radius, field.blocked_beyond, color=line.get_color())
+        for radius in () if quick else WINDOWED_RADII:
+            error_pct = windowed_error_pct(surface.heights_m, instrument, pixels[:WINDOWED_PIXELS], radius)
+            left.plot(radius, max(error_pct, LOWEST_PCT), "o", color=line.get_color())
+    left.set(title="error when relief further off is left out", ylabel="% of flat signal, rms", ylim=(LOWEST_PCT, 30))
+    right.set(title="a ray free within is blocked further off", ylabel="probability", ylim=(1e-6, 1))
+    for axes in (left, right):
+        axes.axvline(1.0, color="0.7", linestyle="--")
+        axes.set_xlabel("distance within which relief counts / (highest rise x tan theta_out)")
+    figure.legend(loc="outside lower center", fontsize="small", ncols=2, frameon=False)
+    figure.savefig(folder / "vision-field.png", dpi=110)
+    plt.close(figure)
+    return [folder / "vision-field.png"]
 
 
 def _cases(data: Path | None) -> list[tuple[str, Surface, Instrument]]:

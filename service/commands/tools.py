@@ -59,12 +59,12 @@ def train(
 
 
 def bench(
-    what: Annotated[str, typer.Argument(help="live, physics or imprint.")] = "live",
+    what: Annotated[str, typer.Argument(help="live, physics, effects or imprint.")] = "live",
     quick: Annotated[bool, typer.Option("--quick", help="End within 40 s.")] = False,
     data: Annotated[Path | None, typer.Option("--data", help="Folder of real data.", exists=True)] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")] = None,
     pictures: Annotated[
-        Path | None, typer.Option("--pictures", help="Also draw into this folder (physics: the vision field).")
+        Path | None, typer.Option("--pictures", help="Also draw into this folder (physics, effects).")
     ] = None,
 ) -> None:
     """Measure this machine against the fixed list of rows; `physics` needs the extra `bench`.
