@@ -16,9 +16,9 @@ from acquisition.errors import BadInput
 from acquisition.instrument import Beam, Detector, Instrument, Segment, Specimen
 from inference.forward_model.paths import emission_sin2
 
-AZIMUTH_BINS = 32
-RAYS_PER_BIN = 32
-HORIZON_STEPS = 512
+AZIMUTH_BINS = 128
+RAYS_PER_BIN = 8
+HORIZON_STEPS = 256
 
 Floats = NDArray[np.float64]
 
