@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from inference.training.frames import (
 from inference.training.height_maps import fine_map, levelled, read_levelled_map
 from inference.training.held_out import (
     DOSES,
+    QUICK_DOSES,
     VERSION,
+    Scene,
     across_facets_px,
     exposures,
     held_out_cases,
@@ -52,6 +55,11 @@ HELD_OUT_V1: dict[str, float] = {
 HILLS_MEAN_COUNTS_V1 = [12201.417, 12190.216, 12189.836, 12188.567, 12188.586]
 
 
+@pytest.fixture(scope="module")
+def whole() -> list[Scene]:
+    return list(held_out_scenes())
+
+
 @given(
     st.integers(0, 2**64), st.integers(0, 2**40), st.sampled_from([*FAMILIES, "facet", "afm"]), st.integers(0, 2**32)
 )
@@ -64,23 +72,23 @@ def test_held_out_seeds_never_meet_training_seeds(seed: int, index: int, family:
         assert training.generate_state(8).tolist() != held_out.generate_state(8).tolist()
 
 
-def test_the_quick_set_holds_every_family_and_special_case_and_is_part_of_the_whole() -> None:
+def test_the_quick_set_holds_every_family_and_special_case_and_is_part_of_the_whole(whole: list[Scene]) -> None:
     quick = {scene.name: scene for scene in held_out_scenes(quick=True)}
     assert {scene.family for scene in quick.values()} == {*FAMILIES, "facet", "chirp", "known_spectrum"}
-    for scene in held_out_scenes():
+    for scene in whole:
         if scene.name in quick:
             np.testing.assert_array_equal(scene.surface, quick.pop(scene.name).surface)
     assert not quick
 
 
-def test_the_held_out_set_is_the_one_of_its_version() -> None:
+def test_the_held_out_set_is_the_one_of_its_version(whole: list[Scene]) -> None:
     """Sums of the logarithms of deviations, over the first pixels and over all, feel a change of any one surface.
 
     A digest of bytes would differ between processors, whose sines differ in the last digit. Where this fails, restore
     the set, or raise VERSION and give the new numbers: figures of different sets cannot be compared.
     """
     found: dict[str, list[float]] = {}
-    for scene in held_out_scenes():
+    for scene in whole:
         deviations = np.std(scene.surface[:8, :8]), np.std(scene.surface)
         found.setdefault(scene.family, []).extend(math.log(float(deviation) + 1e-3) for deviation in deviations)
     assert VERSION == 1
@@ -93,14 +101,22 @@ def test_the_held_out_set_is_the_one_of_its_version() -> None:
     assert {family: sum(values) for family, values in found.items()} == pytest.approx(HELD_OUT_V1, abs=5e-4)
 
 
-def test_held_out_frames_come_at_every_dose_unsaturated_and_each_time_the_same() -> None:
-    scene = next(scene for scene in held_out_scenes(quick=False) if scene.family == "hills")
+def test_held_out_frames_come_at_every_dose_unsaturated_and_each_time_the_same(whole: list[Scene]) -> None:
+    scene = next(scene for scene in whole if scene.family == "hills")
     first, again = list(exposures(scene)), list(exposures(scene))
     assert [case.sample.dose for case in first] == list(DOSES)
     for one, same in zip(first, again, strict=True):
         np.testing.assert_array_equal(one.sample.images, same.sample.images)
         assert one.sample.images.max() < 65535 and one.sample.images.shape == (4, 256, 256)
     assert [float(case.sample.images.mean()) for case in first] == pytest.approx(HILLS_MEAN_COUNTS_V1, rel=1e-5)
+
+
+def test_quick_cases_are_those_of_the_whole_set_at_fewer_doses(whole: list[Scene]) -> None:
+    quick = list(islice(held_out_cases(quick=True), len(QUICK_DOSES)))
+    assert [case.sample.dose for case in quick] == list(QUICK_DOSES)
+    same = {case.name: case for case in exposures(whole[0])}
+    for case in quick:
+        np.testing.assert_array_equal(case.sample.images, same[case.name].sample.images)
 
 
 def test_facets_have_the_angle_they_are_known_for() -> None:
@@ -153,7 +169,7 @@ def test_levelling_takes_lines_spikes_and_plane_and_leaves_relief() -> None:
 
 def test_unusable_maps_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no height maps"):
-        next(case for case in held_out_cases(tmp_path, quick=True) if case.sample.family == "afm")
+        next(scene for scene in held_out_scenes(tmp_path, quick=True) if scene.family == "afm")
     np.savez(tmp_path / "small.npz", height_m=np.zeros((20, 20)), pixel_m=1e-9)
     with pytest.raises(BadInput, match="at least 56 x 56"):
         read_levelled_map(tmp_path / "small.npz")

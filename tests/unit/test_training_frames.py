@@ -80,8 +80,8 @@ def offset_px(measured: tuple[Floats, Floats], truth: NDArray[np.floating]) -> t
     towards, off = [], []
     for slopes, axis in zip(measured, (1, 0), strict=True):
         true: Floats = np.gradient(np.asarray(truth, np.float64), axis=axis)
-        down, right = np.gradient(true)
-        towards.append(-np.stack([inner(right).ravel(), inner(down).ravel()], axis=1))
+        bends = [inner(np.asarray(np.gradient(true, axis=along))).ravel() for along in (1, 0)]
+        towards.append(-np.stack(bends, axis=1))
         off.append(inner(slopes - true).ravel())
     found, *_ = np.linalg.lstsq(np.concatenate(towards), np.concatenate(off), rcond=None)
     return float(found[0]), float(found[1])
