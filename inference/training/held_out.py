@@ -24,7 +24,6 @@ from inference.training.frames import (
     pixel_means,
 )
 from inference.training.height_maps import fine_map, read_levelled_map
-from inference.training.surfaces import FAMILIES
 from inference.training.surfaces.canvas import Canvas, Heights
 
 VERSION = 1
@@ -34,7 +33,6 @@ SIZE_PX = 256
 MOST_MAP_PX = 512
 DOSES = (100.0, 600.0, 3_000.0, 10_000.0, 40_000.0)
 QUICK_DOSES = (600.0, 10_000.0)
-SURFACES_PER_FAMILY = 4
 FLAT_COUNTS = 12_000.0
 DARK_COUNTS = 200.0
 
@@ -43,6 +41,24 @@ FACET_WIDTH_PX, FACET_PITCH_PX, FACET_BEAM_PX = 8.0, 48.0, 1.0
 FACET_CASES, FACET_DOSES = 24, (1_000.0, 10_000.0)
 CHIRP_FREQUENCIES = (0.03, 0.45)
 CHIRP_DEG, CHIRP_DOSE, CHIRP_BEAMS_PX = 10.0, 40_000.0, (0.0, 1.0)
+SURFACES: Mapping[str, tuple[int, ...]] = {
+    "terraces": (1, 0, 13, 8),
+    "step_bunches": (3, 10, 14, 5),
+    "spirals": (12, 13, 7, 9),
+    "facets": (6, 2, 11, 7),
+    "islands": (4, 3, 2, 6),
+    "grains": (3, 11, 12, 2),
+    "gaussian": (11, 5, 10, 8),
+    "fractal": (9, 5, 4, 8),
+    "gratings": (14, 9, 3, 1),
+    "hills": (11, 5, 0, 13),
+    "pits": (8, 13, 3, 2),
+    "nanograins": (7, 8, 13, 0),
+    "flat": (12, 15, 7, 10),
+    "mixtures": (5, 3, 12, 0),
+}
+"""Numbers of each family's surfaces: of 16 drawn, those whose rms slopes are nearest to the 5th, 1st, 7th and 3rd
+eighths, so that every family is seen both flat and steep."""
 KNOWN_SPECTRA = ((4.0, 3.0), (4.0, 10.0), (16.0, 3.0), (16.0, 10.0))
 """Correlation length in pixels and rms slope in degrees of the Gaussian surfaces of known spectrum."""
 
@@ -89,8 +105,8 @@ def held_out_cases(data: Path | None = None, quick: bool = False) -> Iterator[Ca
 def held_out_scenes(data: Path | None = None, quick: bool = False) -> Iterator[Scene]:
     """The surfaces of `held_out_cases`, not yet seen. Raises `BadInput` as it does."""
     doses = QUICK_DOSES if quick else DOSES
-    for family in FAMILIES:
-        for number in range(1 if quick else SURFACES_PER_FAMILY):
+    for family, numbers in SURFACES.items():
+        for number in numbers[:1] if quick else numbers:
             surface = fine_surface(family, SIZE_PX, np.random.default_rng(held_out_key(family, number)))
             yield Scene(f"{family} {number}", family, number, surface, four_quadrant(), doses)
     for number in range(0, FACET_CASES, 8 if quick else 1):

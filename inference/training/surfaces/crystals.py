@@ -132,8 +132,9 @@ def grains(canvas: Canvas) -> Heights:
         second = np.where(closer, nearest, np.minimum(second, distance))
         nearest[closer], grain[closer] = distance[closer], index[closer]
         here[closer], there[closer] = du[closer], dv[closer]
-    tilt = np.tan(np.radians(canvas.log_uniform(0.2, 25.0))) * rng.normal(0.0, 0.7, (2, cells.count))
-    level = canvas.log_uniform(0.002, 0.2) * rng.normal(0.0, 1.0, cells.count)
+    # Bounded in pixels, lest every border of a large grain becomes a cliff.
+    tilt = min(canvas.slope(0.2, 25.0), 6.0 / cell) * rng.normal(0.0, 0.7, (2, cells.count))
+    level = min(canvas.log_uniform(0.02, 3.0) / cell, 0.2) * rng.normal(0.0, 1.0, cells.count)
     rise, fall, stand = (table.astype(np.float32) for table in (*tilt, level))
     surface: Heights = stand[grain] + rise[grain] * here + fall[grain] * there
     if canvas.chance(0.6):
