@@ -81,7 +81,7 @@ class _PanelDrawing:
         for decade in range(self._lowest, self._highest + 1):
             across, down = self._place(0.0, 10.0**decade)
             self._pen.line([(across, down), ((WIDTH - RIGHT) * SCALE, down)], fill=GRID, width=SCALE)
-            label = f"≤ {10.0**decade:g}" if decade == self._lowest else f"{10.0**decade:g}"
+            label = f"< {10.0**decade:g}" if decade == self._lowest else f"{10.0**decade:g}"
             self._pen.text((across - 8 * SCALE, down), label, fill=INK, font=self._font, anchor="rm")
         middle = (LEFT + WIDTH - RIGHT) / 2 * SCALE
         below = (self._top + PANEL_HEIGHT - 30) * SCALE
