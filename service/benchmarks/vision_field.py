@@ -19,11 +19,11 @@ from service.benchmarks.surfaces import Surface, made_surface, real_surfaces
 SIZE = 256
 PIXELS, QUICK_PIXELS = 1000, 200
 RAYS = 4096
-WINDOWED_PIXELS = 20
+WINDOWED_PIXELS = 60
 SHORT_WORKING_DISTANCE_M = 4.5e-3
 RADII = np.linspace(0.02, 1.2, 60)
 LOWEST_PCT = 1e-3
-WINDOWED_RADII = np.array([0.1, 0.2, 0.4, 0.7, 1.0, 1.15])
+WINDOWED_RADII = np.array([0.1, 0.25, 0.5, 1.0, 1.15])
 
 Floats = NDArray[np.float64]
 
