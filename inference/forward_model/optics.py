@@ -16,6 +16,7 @@ from acquisition.errors import BadInput
 from acquisition.instrument import Beam, Detector, Instrument, Segment, Specimen
 from inference.forward_model.paths import emission_sin2
 
+# Beside a sharp wall the horizon jumps within a bin: 32 bins leave 0.5 % rms of the flat signal there, 128 below 0.1 %.
 AZIMUTH_BINS = 128
 RAYS_PER_BIN = 8
 HORIZON_STEPS = 256

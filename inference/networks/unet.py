@@ -51,7 +51,7 @@ class Block(nn.Module):
         self.narrow = Mix(2 * width, width)
 
     def forward(self, values: Tensor) -> Tensor:
-        mixed = self.narrow(functional.gelu(self.widen(self.norm(self.around(values)))))
+        mixed: Tensor = self.narrow(functional.gelu(self.widen(self.norm(self.around(values)))))
         return values + mixed
 
 

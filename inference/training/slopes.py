@@ -49,7 +49,7 @@ def train_slopes(
     folder: Path,
     recipe: Recipe,
     processes: int,
-    progress: Callable[[int, int, str], None],
+    progress: Callable[[int, int], None],
     until_s: float = float("inf"),
 ) -> SlopeNet:
     """Train, or go on training, in `folder`; returns the averaged network.
@@ -66,6 +66,7 @@ def train_slopes(
     began = saved = time.monotonic()
     for batch in batches(recipe.seed, recipe.size_px, recipe.batch, processes, run.samples // GROUP):
         loss = run.step(batch)
+        progress(run.samples, recipe.samples)
         now = time.monotonic()
         done = run.samples >= recipe.samples or now - began > until_s
         if done or now - saved > SAVE_EVERY_S:
@@ -74,10 +75,15 @@ def train_slopes(
             run.save(folder / STATE)
             with (folder / LOG).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(figures) + "\n")
-            progress(run.samples, recipe.samples, f"{figures['error_vs_classical']:.3f} of classical")
         if done:
             break
     return run.average
+
+
+def last_figures(folder: Path) -> dict[str, float]:
+    """The last line of a run's log."""
+    lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
+    return {name: float(value) for name, value in json.loads(lines[-1]).items()}
 
 
 def validate(net: SlopeNet, held: list[Batch]) -> dict[str, float]:

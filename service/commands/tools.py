@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
@@ -17,7 +18,7 @@ from acquisition.errors import BadInput
 from inference.pipeline import Pipeline
 from inference.registry import MODELS, list_model_sets
 from service.benchmarks import run_benchmark
-from service.commands.shared import AsJson, Config, say, say_json
+from service.commands.shared import AsJson, Config, progress_bar, say, say_json
 from service.settings import load_settings
 
 
@@ -41,21 +42,42 @@ def models(as_json: AsJson = False) -> None:
 
 
 def train(
-    net: Annotated[str, typer.Argument(help="What to build: classical.")],
+    net: Annotated[str, typer.Argument(help="What to build: classical or slopes.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the model sets.")] = MODELS,
+    name: Annotated[str, typer.Option("--name", help="Name of the trained set.")] = "unet",
+    state: Annotated[Path, typer.Option("--state", help="Folder of the run; it goes on there.")] = Path("training"),
+    samples: Annotated[int, typer.Option("--samples", min=64, help="Simulated frames in all.")] = 400_000,
+    minutes: Annotated[float, typer.Option("--minutes", help="Stop by then; call again to go on.")] = math.inf,
+    processes: Annotated[int, typer.Option("--processes", min=0, help="That make frames meanwhile.")] = 1,
 ) -> None:
-    """Build a model set; needs the extra `train`.
+    """Build a model set; needs the extra `train`. A run of slopes can be stopped and called again at any time.
 
-    Example: eclips train classical
+    Example: eclips train slopes --state ~/slopes-run --samples 400000
     """
-    if net != "classical":
-        raise BadInput(f"{net!r} cannot be trained; known: classical")
     try:
-        from inference.training.classical import export_classical
+        if net == "classical":
+            from inference.training.classical import export_classical
+
+            for path in export_classical(out / net):
+                say(f"wrote {path}")
+            return
+        if net == "slopes":
+            from inference.training.model_set import write_slope_set
+            from inference.training.slopes import Recipe, last_figures, train_slopes
+
+            recipe = Recipe(samples=samples)
+            with progress_bar("training") as progress:
+                trained = train_slopes(state, recipe, processes, progress, 60.0 * minutes)
+            command = f"eclips train slopes --samples {samples} --name {name}"
+            figures = last_figures(state)
+            card = write_slope_set(trained, out / name, recipe, command, figures)
+            say(f"wrote {card.parent}; on frames that were never trained on:")
+            for what, value in figures.items():
+                say(f"  {what:20s} {value:.4g}")
+            return
     except ModuleNotFoundError as error:
         raise BadInput(f"{error.name} is not installed: install eclips-live with the extra `train`") from error
-    for path in export_classical(out / net):
-        say(f"wrote {path}")
+    raise BadInput(f"{net!r} cannot be trained; known: classical, slopes")
 
 
 def bench(

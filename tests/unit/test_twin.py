@@ -13,6 +13,7 @@ from acquisition.errors import BadInput
 from acquisition.instrument import Instrument, four_quadrant, parse_instrument
 from inference.forward_model import acceptance, captured_fractions, expected_counts
 from inference.networks.twin import Twin
+from inference.networks.twin_tables import Tables
 
 PIXEL_M = 5e-9
 SCALARS = ("working_distance_m", "rotation_deg", "offset_x_m", "offset_y_m")
@@ -36,8 +37,8 @@ def rough(shape: tuple[int, int] = (22, 18), seed: int = 0) -> NDArray[np.float6
     return np.asarray(np.random.default_rng(seed).normal(size=shape) * 1.5 * PIXEL_M)
 
 
-def weighted(twin: Twin, heights_px: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    return (twin(heights_px * PIXEL_M) * weights).sum()
+def weighted(twin: Twin, heights_px: torch.Tensor, weights: torch.Tensor, tables: Tables | None = None) -> torch.Tensor:
+    return (twin(heights_px * PIXEL_M, tables) * weights).sum()
 
 
 @pytest.mark.parametrize("instrument", [four_quadrant(), ASKEW], ids=["default", "askew"])
@@ -69,7 +70,8 @@ def test_gradient_by_heights_is_that_of_finite_differences() -> None:
     heights = torch.from_numpy(rough() / PIXEL_M).requires_grad_()
     twin = Twin(ASKEW, dose=1000.0).requires_grad_(False)
     weights = torch.from_numpy(np.random.default_rng(1).normal(size=(4, *heights.shape)))
-    weighted(twin, heights, weights).backward()
+    tables = twin.geometry.tables()
+    weighted(twin, heights, weights, tables).backward()
     assert heights.grad is not None
     largest = float(heights.grad.abs().max())
     step = 1e-6
@@ -77,8 +79,8 @@ def test_gradient_by_heights_is_that_of_finite_differences() -> None:
         nudge = torch.zeros_like(heights)
         nudge[row, column] = step
         with torch.no_grad():
-            rise = weighted(twin, heights + nudge, weights) - weighted(twin, heights - nudge, weights)
-        assert float(rise) / (2 * step) == pytest.approx(float(heights.grad[row, column]), abs=1e-4 * largest)
+            up, down = (weighted(twin, heights + sign * nudge, weights, tables) for sign in (1, -1))
+        assert float(up - down) / (2 * step) == pytest.approx(float(heights.grad[row, column]), abs=1e-4 * largest)
 
 
 @pytest.mark.parametrize(
