@@ -106,8 +106,9 @@ def table_row(name: str, target: Mapping[str, Any], found: Measured | None, quic
 def _print(what: str, rows: list[dict[str, Any]]) -> None:
     console = Console()
     table = Table(title=f"eclips bench {what}")
-    table.add_column("row", no_wrap=True)
-    for heading in ("value", "unit", "target", "holds", "peer"):
+    for heading in ("row", "value"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("unit", "target", "holds", "peer"):
         table.add_column(heading)
     for row in rows:
         value = "-" if row["value"] is None else f"{row['value']:.3g}"
