@@ -108,14 +108,19 @@ def _tables(detector: Detector, specimen: Specimen, beam: Beam) -> Acceptance:
     )
 
 
+def emission_energy_ev(instrument: Instrument) -> float:
+    """Of the electrons as they leave the specimen."""
+    return instrument.beam.energy_ev * instrument.effects.energy_share
+
+
 def _deflecting(instrument: Instrument) -> tuple[Specimen, Beam]:
     """What of specimen and beam shapes the paths, all else at its default: the tables' key."""
-    biased, beam = instrument.specimen, instrument.beam
+    biased = instrument.specimen
     if biased.bias_v == 0:
         return Specimen(), Beam()
     return (
         Specimen().model_copy(update={"bias_v": biased.bias_v, "radius_m": biased.radius_m}),
-        Beam().model_copy(update={"energy_ev": beam.energy_ev * instrument.effects.energy_share}),
+        Beam().model_copy(update={"energy_ev": emission_energy_ev(instrument)}),
     )
 
 

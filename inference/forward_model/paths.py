@@ -35,22 +35,32 @@ def emission_sin2(radius_m: Floats, detector: Detector, specimen: Specimen, beam
     geometry over the straight line's sin², which it resembles. Raises `BadInput` for a bias above 0 or below -30 kV, an
     energy or distance that is not positive, and as `solve_potential` does.
     """
+    if not detector.working_distance_m > 0:
+        raise BadInput(f"working distance {detector.working_distance_m:g} m must be above 0 m")
+    straight = _straight_sin2(radius_m, detector.working_distance_m)
+    table = sin2_over_straight(detector, specimen, beam)
+    if table is None:
+        return straight
+    farthest = table.x[-1]
+    return np.where(straight < farthest, np.clip(table(np.minimum(straight, farthest)), 0.0, 1.0), 1.0)
+
+
+def sin2_over_straight(detector: Detector, specimen: Specimen, beam: Beam) -> CubicSpline | None:
+    """`emission_sin2` over the squared sine that a straight line to the same radius would have; None without bias.
+
+    In the uniform field of a large specimen it doesn't depend on the working distance. Raises as `emission_sin2` does.
+    """
     distance_m, bias_v, energy_ev = detector.working_distance_m, specimen.bias_v, beam.energy_ev
-    if not distance_m > 0:
-        raise BadInput(f"working distance {distance_m:g} m must be above 0 m")
     if not LOWEST_BIAS_V <= bias_v <= 0:
         raise BadInput(
             f"specimen bias {bias_v:g} V must lie between {LOWEST_BIAS_V:g} V and 0 V: an attracting bias turns slow "
             "electrons back, which isn't modelled; give a retarding bias as a negative number"
         )
-    straight = _straight_sin2(radius_m, distance_m)
     if bias_v == 0:
-        return straight
+        return None
     if not (math.isfinite(energy_ev) and energy_ev > 0):
         raise BadInput(f"landing energy {energy_ev:g} eV must be above 0 eV")
-    table = _sin2_table(distance_m, detector.bore_radius_m, bias_v, specimen.radius_m, energy_ev)
-    farthest = table.x[-1]
-    return np.where(straight < farthest, np.clip(table(np.minimum(straight, farthest)), 0.0, 1.0), 1.0)
+    return _sin2_table(distance_m, detector.bore_radius_m, bias_v, specimen.radius_m, energy_ev)
 
 
 def uniform_landing_radii(theta_rad: Floats, working_distance_m: float, bias_v: float, energy_ev: float) -> Floats:

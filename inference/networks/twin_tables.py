@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
 
 from acquisition.errors import BadInput
 from acquisition.instrument import Detector, Instrument
-from inference.forward_model.optics import HORIZON_STEPS, RAYS_PER_BIN, bin_edges
+from inference.forward_model.optics import HORIZON_STEPS, RAYS_PER_BIN, bin_edges, emission_energy_ev
+from inference.forward_model.paths import sin2_over_straight
 
 
 class Tables(NamedTuple):
@@ -32,20 +34,18 @@ class Tables(NamedTuple):
 class Geometry(nn.Module):
     """A detector's numbers as float64 parameters, under the names of the instrument file; radii and gaps are (S,).
 
-    Segment azimuths stay as the file has them: `rotation_deg` turns them together. Raises `BadInput` for segments
-    without radii and for a biased specimen.
+    Segment azimuths stay as the file has them: `rotation_deg` turns them together. With a biased specimen the paths'
+    curvature stays that of the file's working distance. Raises `BadInput` for segments without radii.
     """
 
     def __init__(self, instrument: Instrument) -> None:
         super().__init__()
         detector = instrument.detector
-        if instrument.specimen.bias_v != 0.0:
-            raise BadInput(
-                f"the twin has straight electron paths: set specimen.bias_v to 0, not {instrument.specimen.bias_v:g}"
-            )
         if any(segment.outer_radius_m is None for segment in detector.segments):
             raise BadInput("the twin needs inner_radius_m and outer_radius_m of every segment")
         self.detector: Detector = detector
+        emitted = instrument.beam.model_copy(update={"energy_ev": emission_energy_ev(instrument)})
+        self.curved = sin2_over_straight(detector, instrument.specimen, emitted)
         self.working_distance_m = _parameter(detector.working_distance_m)
         self.rotation_deg = _parameter(detector.rotation_deg)
         self.offset_x_m = _parameter(detector.offset_x_m)
@@ -68,8 +68,8 @@ class Geometry(nn.Module):
         horizon = low + (high - low) * steps
         weight = (widths / (RAYS_PER_BIN * math.pi)).repeat_interleave(RAYS_PER_BIN)
         captured = [_captured(rays, weight, len(widths), stretch, horizon) for stretch in stretches]
-        by_horizon = torch.stack(captured, dim=2)  # (K, U + 1, S, 3)
-        full = by_horizon[:, -1:]
+        by_horizon = torch.stack(captured, dim=2)  # (K, U + 2, S, 3), the last without any horizon
+        by_horizon, full = by_horizon[:, :-1], by_horizon[:, -1:]
         return Tables(
             azimuth_rad=edges[:-1] + 0.5 * widths,
             response=full.sum(dim=(0, 1)),
@@ -104,7 +104,8 @@ class Geometry(nn.Module):
         if not met.any():
             raise BadInput(f"segment {segment.name} has no open area: its gap is wider than the segment")
         ray, stretch = met.nonzero(as_tuple=True)
-        sin2 = radii**2 / (radii**2 + self.working_distance_m**2)
+        straight = radii**2 / (radii**2 + self.working_distance_m**2)
+        sin2: Tensor = straight if self.curved is None else _Curved.apply(straight, self.curved)  # type: ignore[no-untyped-call]
         return ray, sin2[ray, stretch], sin2[ray, stretch + 1]
 
     def _on_segment(self, index: int, rays: Tensor, radius: Tensor, edges: list[Tensor]) -> Tensor:
@@ -123,18 +124,37 @@ class Geometry(nn.Module):
         return met
 
 
+class _Curved(torch.autograd.Function):
+    """Squared sines of curved paths over those of straight ones, by the forward model's own table."""
+
+    @staticmethod
+    def forward(ctx: Any, straight: Tensor, table: CubicSpline) -> Tensor:
+        places = straight.detach().numpy()
+        reached = places < table.x[-1]
+        ctx.slope = np.where(reached, table(places, 1), 0.0)
+        return torch.from_numpy(np.where(reached, np.clip(table(places), 0.0, 1.0), 1.0))
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        return upstream[0] * torch.from_numpy(ctx.slope), None
+
+
 def _captured(
     rays: Tensor, weight: Tensor, bins: int, stretch: tuple[Tensor, Tensor, Tensor], horizon: Tensor
 ) -> Tensor:
-    """(K, U + 1, 3): what one segment collects below each horizon, by bin, for n_x, n_y and n_z."""
+    """(K, U + 2, 3): what one segment collects below each horizon, and in all, by bin, for n_x, n_y and n_z."""
     ray, low, high = stretch
-    top = torch.minimum(torch.maximum(horizon, low[:, None]), high[:, None])  # (M, U + 1)
+    # Where a horizon stands right at a limit it is the horizon that stays: the limit may move beyond it.
+    below = torch.where(
+        horizon > low[:, None], torch.where(horizon <= high[:, None], horizon, high[:, None]), low[:, None]
+    )
+    top = torch.cat([below, high[:, None]], dim=1)  # (M, U + 2)
     upright = 0.5 * (top - low[:, None]) * weight[ray, None]
     sideways = (_sideways(top) - _sideways(low[:, None])) * weight[ray, None]
     parts = torch.stack(
         [torch.cos(rays[ray])[:, None] * sideways, -torch.sin(rays[ray])[:, None] * sideways, upright], dim=-1
     )
-    return torch.zeros(bins, len(horizon), 3, dtype=torch.float64).index_add(0, ray // RAYS_PER_BIN, parts)
+    return torch.zeros(bins, top.shape[1], 3, dtype=torch.float64).index_add(0, ray // RAYS_PER_BIN, parts)
 
 
 def _sideways(sin2: Tensor) -> Tensor:

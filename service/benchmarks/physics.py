@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 import numba
 import numpy as np
@@ -29,7 +30,7 @@ AMBIGUITY_PIXELS, AMBIGUITY_RAYS = 200, 16_384
 SIDES = (256, 512, 1024, 2048, 4096)
 PEER_PIXELS, PEER_RAYS = 200, 16_384
 CONE_RAYS = (32, 64, 128, 256, 512, 1024)
-RATE_RAYS = 8_000_000
+RATE_RAYS = 20_000_000
 AIM_PCT = 1.0
 DEEP, DEEPER = "nanograins, 50 deg", 8.0
 
@@ -57,7 +58,7 @@ def measure(quick: bool, data: Path | None) -> Mapping[str, Measured]:
     rows["bsesm_1024_steep_s"] = bsesm_1024_steep_s()
     tell_progress("plain Monte Carlo and cone sampling at 1 % error")
     plain, cone = _peers(smooth)
-    rows["bsesm_1024_afm_s"] = Measured(afm.value, afm.conditions, "plain Monte Carlo at 1 % error", plain.seconds)
+    rows["bsesm_1024_afm_s"] = Measured(afm.value, afm.conditions, "plain Monte Carlo", plain.seconds)
     rows["speedup_vs_plain_monte_carlo"] = speedup(plain, "plain Monte Carlo (Embree)", afm.value)
     rows["speedup_vs_cone_sampling"] = speedup(cone, "cone-sampled ray tracing (Embree)", afm.value)
     tell_progress("256 x 256 to 4096 x 4096")
@@ -98,7 +99,7 @@ def bsesm_fast_rms_pct(surfaces: list[Surface]) -> Measured:
         errors[surface.name] = float(np.sqrt(np.mean(((swept - exact) * to_pct) ** 2)))
     deep = made_surface(DEEP, SIZE)
     deep = replace(deep, heights_m=deep.heights_m * DEEPER)
-    seconds = {name: _seconds(deep, way) for name, way in (("marched", MARCHED), ("swept", SWEPT))}
+    seconds = {name: median(_seconds(deep, way)) for name, way in (("marched", MARCHED), ("swept", SWEPT))}
     listed = ", ".join(f"{name} {error:.3f}" for name, error in errors.items())
     return Measured(
         max(errors.values()),
@@ -123,12 +124,12 @@ def acceptance_vs_closed_form_pct() -> Measured:
 
 
 def bsesm_1024_afm_s(smooth: Surface) -> Measured:
-    return Measured(_seconds(_grown(smooth, 1024)), f"{smooth.name} continued to 1024 x 1024, {_setting()}")
+    return Measured(median(_seconds(_grown(smooth, 1024))), f"{smooth.name} continued to 1024 x 1024, {_setting()}")
 
 
 def bsesm_1024_steep_s() -> Measured:
     steep = made_surface("nanograins, 50 deg", 1024)
-    return Measured(_seconds(steep), f"{steep.name}, 1024 x 1024, {_setting()}")
+    return Measured(median(_seconds(steep)), f"{steep.name}, 1024 x 1024, {_setting()}")
 
 
 def speedup(peer: _Peer, name: str, bsesm_s: float) -> Measured:
@@ -145,14 +146,19 @@ def cost_exponent_pixels(smooth: Surface) -> Measured:
     """Slope of log time over log pixels. All sizes mirror the same patch, lest the relief changes with them."""
     patch = _grown(smooth, SIDES[0])
     grown = [_grown(patch, side) for side in SIDES]
-    seconds = [_seconds(surface) for surface in grown]
-    exponent = float(np.polyfit(np.log(np.square(SIDES, dtype=float)), np.log(seconds), 1)[0])
+    seconds = [min(_seconds(surface, times=5)) for surface in grown]
+    log_pixels, log_seconds = 2.0 * np.log(SIDES), np.log(seconds)
+    exponent, from_1024 = (np.polyfit(log_pixels[part], log_seconds[part], 1)[0] for part in (np.s_[:], np.s_[2:]))
     listed = ", ".join(f"{side}: {value:.3g} s" for side, value in zip(SIDES, seconds, strict=True))
     arrays = _peak_arrays(grown[-1])
     memory = (
         "memory not told by this system" if arrays is None else f"at most {arrays:.1f} arrays of 4096 x 4096 float32"
     )
-    return Measured(exponent, f"{smooth.name}, one patch mirrored, {listed}; {memory}, the heights not counted")
+    return Measured(
+        float(exponent),
+        f"{smooth.name}, one patch mirrored, best of 5: {listed}; {from_1024:.2f} from 1024 x 1024 up; {memory}, "
+        "heights not counted",
+    )
 
 
 def _judge(surfaces: list[Surface], quick: bool) -> dict[Surface, Agreement]:
@@ -226,14 +232,16 @@ def _peers(smooth: Surface) -> tuple[_Peer, _Peer]:
     cone_rays = float(np.exp(np.interp(-math.log(AIM_PCT), -np.log(cone_pct), np.log(CONE_RAYS))))
 
     def rays_per_second(rays: int, sampler: Sampler) -> float:
-        """From the difference between many and half as many pixels, so that building the mesh isn't counted."""
+        """In processor time, as tracing runs on one core and must not pay for whoever else is at work; from the
+        difference between many and half as many pixels, so that building the mesh isn't counted."""
         many = random_pixels(heights.shape, RATE_RAYS // rays, rng)
+        half = len(many) // 2
         seconds = []
-        for chosen in (many[: len(many) // 2], many):
-            began = time.perf_counter()
+        for chosen in (many[:half], many):
+            began = time.process_time()
             trace(rays, sampler, 1, chosen)
-            seconds.append(time.perf_counter() - began)
-        return float((len(many) - len(many) // 2) * rays / (seconds[1] - seconds[0]))
+            seconds.append(time.process_time() - began)
+        return (len(many) - half) * rays / (seconds[1] - seconds[0])
 
     nearest_power = int(2 ** round(math.log2(cone_rays)))
     return (
@@ -251,14 +259,15 @@ def _grown(surface: Surface, side: int) -> Surface:
     return replace(surface, heights_m=tiled(surface.heights_m, side, side))
 
 
-def _seconds(surface: Surface, way: Horizons = MARCHED) -> float:
-    """The median of 3, after one that isn't counted."""
+def _seconds(surface: Surface, way: Horizons = MARCHED, times: int = 3) -> list[float]:
+    """Of each of so many renderings, after one that isn't counted."""
     seconds = []
-    for _ in range(4):
+    instrument = surface.instrument
+    for _ in range(times + 1):
         began = time.perf_counter()
-        captured_fractions(surface.heights_m, surface.instrument, way)
+        captured_fractions(surface.heights_m, instrument, way)
         seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds[1:]))
+    return seconds[1:]
 
 
 def _setting() -> str:

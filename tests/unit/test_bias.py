@@ -53,7 +53,7 @@ def test_landing_and_emission_undo_each_other(theta: float, bias_v: float, energ
     instrument = biased(bias_v, energy_ev)
     radius_m = uniform_landing_radii(np.array([theta]), DISTANCE_M, bias_v, energy_ev)
     sin2 = emission_sin2(radius_m, DETECTOR, instrument.specimen, instrument.beam)
-    assert float(sin2[0]) == pytest.approx(math.sin(theta) ** 2, abs=2e-7)
+    assert float(sin2[0]) == pytest.approx(math.sin(theta) ** 2, abs=2e-6)
 
 
 @given(st.floats(0.0, 20e-3), biases, energies)
