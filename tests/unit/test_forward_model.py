@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.integrate import dblquad, quad
 
@@ -83,6 +85,44 @@ def test_flat_surface_gives_the_analytic_capture() -> None:
 def test_segments_without_gaps_sum_to_the_annulus() -> None:
     total = linear_response(with_segments(gap_m=0.0))[:, 2].sum()
     assert total == pytest.approx(math.sin(math.atan(6 / 8)) ** 2 - math.sin(math.atan(1.5 / 8)) ** 2, rel=1e-9)
+
+
+@given(
+    cuts=st.lists(st.integers(0, 359), min_size=3, max_size=8, unique=True),
+    rotation_deg=st.floats(-180, 180),
+    offsets_mm=st.tuples(st.floats(-0.4, 0.4), st.floats(-0.4, 0.4)),
+)
+@settings(max_examples=25, deadline=None)
+def test_however_the_annulus_is_cut_no_direction_counts_twice_or_gets_lost(
+    cuts: list[int], rotation_deg: float, offsets_mm: tuple[float, float]
+) -> None:
+    starts = sorted(cuts)
+    template = four_quadrant().detector.segments[0].model_copy(update={"gap_m": 0.0})
+    place = {"offset_x_m": offsets_mm[0] * 1e-3, "offset_y_m": offsets_mm[1] * 1e-3}
+
+    def annulus(edges: list[float], rotation: float) -> NDArray[np.float64]:
+        segments = tuple(
+            template.model_copy(update={"name": str(start), "azimuth_from_deg": start, "azimuth_to_deg": stop})
+            for start, stop in zip(edges, [*edges[1:], edges[0] + 360.0], strict=True)
+        )
+        return linear_response(with_detector(segments=segments, rotation_deg=rotation, **place)).sum(axis=0)
+
+    whole = annulus([0.0, 120.0, 240.0], 0.0)
+    np.testing.assert_allclose(annulus([float(start) for start in starts], rotation_deg), whole, atol=2e-4 * whole[2])
+
+
+@given(seed=st.integers(0, 50), steepness=st.floats(0.5, 6.0))
+@settings(max_examples=15, deadline=None)
+def test_a_surface_never_gives_more_than_it_emits_and_shadows_only_take(seed: int, steepness: float) -> None:
+    heights = hills(seed, steepness, size=32)
+    p, q = slopes(heights)
+    normal = np.stack([-p, -q, np.ones_like(p)]) / np.sqrt(1 + p**2 + q**2)
+    inside = np.s_[:, 1:-1, 1:-1]
+    captured = captured_fractions(heights, four_quadrant())[inside]
+    free = np.einsum("sc,cyx->syx", linear_response(four_quadrant()), normal)[inside]
+    shallow = np.hypot(p, q)[1:-1, 1:-1] < acceptance(four_quadrant()).occluding_slope
+    assert captured.min() >= 0 and captured.sum(axis=0).max() <= 1
+    assert (captured <= free + 2e-6)[:, shallow].all()
 
 
 def test_turning_detector_and_surface_together_changes_nothing() -> None:
