@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from inference.training.frames import GROUP
 STATE = "state.pt"
 LOG = "log.jsonl"
 VALIDATION_SEED = 7
-VALIDATION_BATCHES = 12
 SAVE_EVERY_S = 120.0
 WARM_UP = 0.02
 KEPT_OF_AVERAGE = 0.998
@@ -43,6 +43,7 @@ class Recipe:
     adam_rate: float = 1.5e-3
     decay: float = 1e-3
     seed: int = 1
+    validation_batches: int = 12
 
 
 def train_slopes(
@@ -62,7 +63,7 @@ def train_slopes(
     run = _Run(recipe)
     if (folder / STATE).is_file():
         run.load(folder / STATE)
-    held = [batch for batch, _ in zip(batches(VALIDATION_SEED, 96, 16, 0), range(VALIDATION_BATCHES), strict=False)]
+    held = list(islice(batches(VALIDATION_SEED, recipe.size_px, recipe.batch, 0), recipe.validation_batches))
     began = saved = time.monotonic()
     for batch in batches(recipe.seed, recipe.size_px, recipe.batch, processes, run.samples // GROUP):
         loss = run.step(batch)
