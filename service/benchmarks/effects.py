@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from acquisition.clock import SystemClock
-from acquisition.frames import Frame, FrameHeader, checksum
 from acquisition.instrument import Beam, Effects, Gas, Instrument, four_quadrant
-from acquisition.stamping import optics_of
 from inference.forward_model import expected_counts
 from inference.forward_model.probe import gas_skirt, kanaya_okayama_range_m
 from inference.pipeline import Pipeline
+from service.benchmarks.frames import frame_of, with_gain
 from service.benchmarks.measured import Measured
 
 PIXEL_M = 5e-9
@@ -110,9 +109,8 @@ def _step(instrument: Instrument) -> tuple[float, Floats]:
     """Height read between terraces, and the profile. The step is rounded over two pixels, lest it shadows."""
     along = np.arange(SIZE_PX + 2 * MARGIN_PX) - 0.5 * (SIZE_PX + 2 * MARGIN_PX)
     profile = _reconstructed(STEP_M * 0.5 * (1.0 + np.tanh(along / 2.0)), instrument)
-    terraces = profile[:40].mean(), profile[-40:].mean()
     near = slice(SIZE_PX // 2 - 40, SIZE_PX // 2 - 10), slice(SIZE_PX // 2 + 10, SIZE_PX // 2 + 40)
-    return float(profile[near[1]].mean() - profile[near[0]].mean()), profile - terraces[0]
+    return float(profile[near[1]].mean() - profile[near[0]].mean()), profile - profile[:40].mean()
 
 
 def _facet(instrument: Instrument) -> tuple[float, Floats]:
@@ -131,17 +129,15 @@ def _reconstructed(profile_m: Floats, instrument: Instrument) -> Floats:
     heights = np.broadcast_to(profile_m, (64, len(profile_m)))
     counts = expected_counts(heights, instrument, DOSE)[:, :, MARGIN_PX:-MARGIN_PX]
     images = np.ascontiguousarray(np.rint(counts), dtype=np.uint16)
-    at = SystemClock().now().monotonic_ns
-    optics = optics_of(instrument)
-    shape = (images.shape[0], images.shape[1], images.shape[2])
-    header = FrameHeader("effects", "bench", 0, at, at, at, at, None, shape, "uint16", checksum(images), optics)
-    height = Pipeline("classical").reconstruct(Frame(header, images), _plain()).height_m
+    height = _classical().reconstruct(frame_of(images, instrument, "effects"), _plain()).height_m
     return np.asarray(height.mean(axis=0), np.float64)
+
+
+@cache
+def _classical() -> Pipeline:
+    return Pipeline("classical")
 
 
 def _plain() -> Instrument:
     """With so little gain that a frame without noise fits into 16 bits."""
-    instrument = four_quadrant().with_scan(pixel_size_m=PIXEL_M)
-    gain = {"gain_counts_per_electron": COUNTS_PER_ELECTRON}
-    segments = tuple(segment.model_copy(update=gain) for segment in instrument.detector.segments)
-    return instrument.model_copy(update={"detector": instrument.detector.model_copy(update={"segments": segments})})
+    return with_gain(four_quadrant().with_scan(pixel_size_m=PIXEL_M), COUNTS_PER_ELECTRON)

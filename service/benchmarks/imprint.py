@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from acquisition.clock import SystemClock
 from acquisition.errors import BadInput
-from acquisition.frames import Exposure
 from acquisition.instrument import load_instrument
-from acquisition.stamping import optics_of, stamp, start_run
 from hardware_drivers.tiff_folder import read_image_sets
 from inference.accuracy import without_plane
 from inference.pipeline import Pipeline
+from service.benchmarks.frames import frame_of
 from service.benchmarks.measured import Measured
 
 NOMINAL_DEPTH_M = 2.7e-6
@@ -34,9 +32,7 @@ def measure(quick: bool, data: Path | None) -> Mapping[str, Measured]:
     if not files:
         raise BadInput(f"no vickers_detector?.tif in {folder.resolve()}: name the data folder with --data")
     (found,) = read_image_sets(files, load_instrument(folder / "fei-nova-abs.toml"))
-    at = SystemClock().now()
-    run = start_run(at, "imprint", "bench", found.instrument, found.images.shape[1:], 1, "")
-    frame = stamp(run, 0, Exposure(found.images, at, at, optics_of(found.instrument)), {})
+    frame = frame_of(found.images, found.instrument, "imprint")
     result = Pipeline().reconstruct(frame, found.instrument)
     depth_m, tilts_deg, azimuths_deg = faces(result.height_m, result.header.pixel_size_m)
     apart_deg = np.diff([*azimuths_deg, azimuths_deg[0] + 360.0])

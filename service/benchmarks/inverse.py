@@ -9,14 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from acquisition.clock import SystemClock
-from acquisition.frames import Frame, FrameHeader, checksum
+from acquisition.frames import Frame
 from acquisition.instrument import Instrument, four_quadrant
-from acquisition.stamping import optics_of
 from hardware_drivers.simulated.height_maps import MAP_SUFFIXES, HeightMap
 from inference.accuracy import Accuracy, compare
 from inference.forward_model import expected_electrons
 from inference.pipeline import Pipeline
+from service.benchmarks.frames import frame_of, with_gain
 from service.benchmarks.measured import Measured
 
 FINER = 3
@@ -106,22 +105,13 @@ def _frame(surface: HeightMap, noiseless: bool) -> tuple[Frame, Instrument, Floa
     along_m = (np.arange(count) - 0.5 * (count - 1)) * pixel_m / FINER
     heights_m = surface.heights_m(along_m, along_m, 0.0)
     gain = 0.5 if noiseless else 8.0
-    segments = tuple(
-        segment.model_copy(update={"gain_counts_per_electron": gain}) for segment in four_quadrant().detector.segments
-    )
-    detector = four_quadrant().detector.model_copy(update={"segments": segments})
-    instrument = four_quadrant().model_copy(update={"detector": detector}).with_scan(pixel_size_m=pixel_m)
+    instrument = with_gain(four_quadrant().with_scan(pixel_size_m=pixel_m), gain)
     fine = instrument.with_scan(pixel_size_m=pixel_m / FINER)
     electrons = _pixel_means(expected_electrons(heights_m, fine, NOISELESS_DOSE if noiseless else DOSE))
     if not noiseless:
         electrons = np.random.default_rng(1).poisson(electrons).astype(np.float64)
     images = np.minimum(np.rint(electrons * gain + 200.0), 65535).astype(np.uint16)
-    at = SystemClock().now().monotonic_ns
-    shape = (images.shape[0], images.shape[1], images.shape[2])
-    header = FrameHeader(
-        "inverse", "bench", 0, at, at, at, at, None, shape, "uint16", checksum(images), optics_of(instrument)
-    )
-    return Frame(header, images), instrument, _pixel_means(heights_m)
+    return frame_of(images, instrument, "inverse"), instrument, _pixel_means(heights_m)
 
 
 def _pixel_means(values: NDArray[np.floating]) -> Floats:

@@ -12,14 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from acquisition.clock import SystemClock
 from acquisition.errors import ComponentFailed
-from acquisition.frames import Frame, FrameHeader, checksum
 from acquisition.instrument import four_quadrant
 from acquisition.recording import RecordedRun
-from acquisition.stamping import optics_of
 from inference.forward_model import render
 from inference.pipeline import Pipeline
+from service.benchmarks.frames import frame_of
 from service.benchmarks.measured import Measured, tell_progress
 from service.settings import environment_with_runs
 
@@ -77,11 +75,7 @@ def _bare_fps(size: int) -> float:
     """The same work without stream, recording and service."""
     instrument, pipeline = four_quadrant(), Pipeline()
     images = render(np.zeros((size, size)), instrument, np.random.default_rng(0))
-    at = SystemClock().now().monotonic_ns
-    header = FrameHeader(
-        "bare", "bench", 0, at, at, at, at, None, images.shape, "uint16", checksum(images), optics_of(instrument)
-    )
-    frame = Frame(header, images)
+    frame = frame_of(images, instrument, "bare")
     pipeline.reconstruct(frame, instrument)
     began = time.perf_counter()
     for _ in range(8):
