@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicSpline
 
 from acquisition.errors import BadInput
@@ -100,6 +99,9 @@ def traced_landing_radii(theta_rad: Floats, potential: Potential, energy_ev: flo
     root of height, in which paths that start along the surface are smooth too. Lengths are integrated in working
     distances, momenta in units of the emitted one.
     """
+    # Imported here: it would cost every start of every program a fifth of a second, for biased specimens only.
+    from scipy.integrate import solve_ivp
+
     distance_m = potential.working_distance_m
     count = len(theta_rad)
     unit_ev, _ = _momenta(np.array(0.5 * math.pi), energy_ev)

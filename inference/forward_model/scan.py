@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
-from scipy.signal import lfilter
 
 from acquisition.instrument import Instrument
 
@@ -43,6 +42,9 @@ def lagged(electrons: NDArray[Any], instrument: Instrument) -> NDArray[Any]:
     lag_s = instrument.effects.lag_s
     if lag_s == 0:
         return electrons
+    # Imported here: it would cost every start of every program a quarter of a second, for what is rarely on.
+    from scipy.signal import lfilter
+
     kept = math.exp(-instrument.beam.dwell_time_s / lag_s)
     begun = kept * electrons[:, :, :1].astype(np.float64)
     behind: NDArray[Any] = lfilter([1.0 - kept], [1.0, -kept], electrons, axis=2, zi=begun)[0]
