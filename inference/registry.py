@@ -60,17 +60,26 @@ SLOTS: Mapping[str, Slot] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Where the graph of one slot comes from: `command` rebuilds it from `data` and `seed` in about `hours`; `figures`
+    are what it reached on what it was never trained on."""
+
+    command: str
+    data: str
+    seed: int
+    hours: float
+    figures: Mapping[str, float]
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What a set is. `command` rebuilds it from `data` and `seed`; `sha256` by slot; `figures` are what it reached."""
+    """What a set is, and what each of its graphs is, by slot."""
 
     name: str
     version: str
     description: str
-    command: str
-    data: str
-    seed: int
-    sha256: Mapping[str, str]
-    figures: Mapping[str, float]
+    parts: Mapping[str, Part]
     folder: Path
 
     def tree(self) -> dict[str, Any]:
@@ -78,6 +87,10 @@ class ModelCard:
 
     def graph(self, slot: str) -> Path:
         return self.folder / f"{slot}.onnx"
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        return {slot: part.sha256 for slot, part in self.parts.items()}
 
 
 def list_model_sets(models: Path = MODELS) -> list[ModelCard]:
@@ -95,11 +108,11 @@ def find_model_set(name: str, models: Path = MODELS) -> ModelCard:
     for slot in SLOTS:
         path = card.graph(slot)
         found = _sha256(path) if path.is_file() else "nothing"
-        if found != card.sha256.get(slot):
-            expected = card.sha256.get(slot, "none")
+        if found != card.parts[slot].sha256:
+            expected = card.parts[slot].sha256 or "none"
             raise ComponentFailed(
                 f"{path} is not what its card says (found {found[:12]}, expected {expected[:12]}): "
-                f"install again, or rebuild it with `{card.command}`"
+                f"install again, or rebuild it with `{card.parts[slot].command}`"
             )
     return card
 
@@ -112,11 +125,7 @@ def read_card(folder: Path) -> ModelCard:
             name=str(tree["name"]),
             version=str(tree["version"]),
             description=str(tree["description"]),
-            command=str(tree["command"]),
-            data=str(tree["data"]),
-            seed=int(tree["seed"]),
-            sha256={str(slot): str(digest) for slot, digest in tree["sha256"].items()},
-            figures={str(name): float(value) for name, value in tree["figures"].items()},
+            parts={slot: _part(tree["parts"][slot]) for slot in SLOTS},
             folder=folder,
         )
     except KeyError as error:
@@ -127,10 +136,21 @@ def read_card(folder: Path) -> ModelCard:
 
 def write_card(card: ModelCard) -> Path:
     """Write the card of the graphs that lie in its folder, with their hashes."""
-    hashed = replace(card, sha256={slot: _sha256(card.graph(slot)) for slot in SLOTS})
+    hashed = {slot: replace(part, sha256=_sha256(card.graph(slot))) for slot, part in card.parts.items()}
     path = card.folder / CARD
-    path.write_text(tomli_w.dumps(hashed.tree()), encoding="utf-8")
+    path.write_text(tomli_w.dumps(replace(card, parts=hashed).tree()), encoding="utf-8")
     return path
+
+
+def _part(tree: Mapping[str, Any]) -> Part:
+    return Part(
+        command=str(tree["command"]),
+        data=str(tree["data"]),
+        seed=int(tree["seed"]),
+        hours=float(tree["hours"]),
+        figures={str(name): float(value) for name, value in tree["figures"].items()},
+        sha256=str(tree["sha256"]),
+    )
 
 
 def _sha256(path: Path) -> str:

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from acquisition.errors import EclipsError
-from service.commands import live, plan, recordings, tools
+from service.commands import live, plan, recordings, tools, train
 
 app = typer.Typer(
     name="eclips",
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for group in (live, recordings, plan, tools):
+for group in (live, recordings, plan, train, tools):
     group.add_to(app)
 
 

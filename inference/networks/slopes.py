@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from inference.networks.moments import FEATURES, moments
+from inference.networks.moments import FEATURES, Moments, moments
 from inference.networks.unet import UNet
 
 LEAST_SIGMA = 1e-4
@@ -31,7 +31,7 @@ class SlopeNet(nn.Module):
     and tensors as `inference.networks.moments.moments` and the slot `slopes` have them, with a leading batch axis.
     """
 
-    def __init__(self, width: int = 32, depth: int = 3, blocks: int = 2) -> None:
+    def __init__(self, width: int = 32, depth: int = 4, blocks: int = 2) -> None:
         super().__init__()
         self.width, self.depth, self.blocks = width, depth, blocks
         self.net = UNet(FEATURES, 4, width, depth, blocks)
@@ -57,17 +57,31 @@ class SlopeNet(nn.Module):
             saturation_counts,
             beam_sigma_px,
         )
-        add_p, add_q, log_p, log_q = self.net(found.features).unbind(1)
-        p, q = _between_columns(found.p) + add_p[:, :, :-1], _between_rows(found.q) + add_q[:, :-1]
-        sigma_p = 0.5 * (found.variance_p[:, :, :-1] + found.variance_p[:, :, 1:]).sqrt()
-        sigma_q = 0.5 * (found.variance_q[:, :-1] + found.variance_q[:, 1:]).sqrt()
-        return Slopes(
-            p,
-            q,
-            (sigma_p.clamp_min(LEAST_SIGMA) * torch.exp(log_p[:, :, :-1])).clamp(LEAST_SIGMA, MOST_SIGMA),
-            (sigma_q.clamp_min(LEAST_SIGMA) * torch.exp(log_q[:, :-1])).clamp(LEAST_SIGMA, MOST_SIGMA),
-            found.rejected,
+        return Slopes(*self.correct(found.features, *classical(found)), found.rejected)
+
+    def correct(
+        self, features: Tensor, p: Tensor, q: Tensor, sigma_p: Tensor, sigma_q: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The learned part: classical slopes and sigmas on the staggered grid to better ones."""
+        add_p, add_q, log_p, log_q = self.net(features).unbind(1)
+        return (
+            p + add_p[:, :, :-1],
+            q + add_q[:, :-1],
+            (sigma_p * torch.exp(log_p[:, :, :-1])).clamp(LEAST_SIGMA, MOST_SIGMA),
+            (sigma_q * torch.exp(log_q[:, :-1])).clamp(LEAST_SIGMA, MOST_SIGMA),
         )
+
+
+def classical(found: Moments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Slopes p, q and their standard deviations, taken from pixels to the staggered grid between them."""
+    sigma_p = 0.5 * (found.variance_p[:, :, :-1] + found.variance_p[:, :, 1:]).sqrt()
+    sigma_q = 0.5 * (found.variance_q[:, :-1] + found.variance_q[:, 1:]).sqrt()
+    return (
+        _between_columns(found.p),
+        _between_rows(found.q),
+        sigma_p.clamp_min(LEAST_SIGMA),
+        sigma_q.clamp_min(LEAST_SIGMA),
+    )
 
 
 def _between_columns(values: Tensor) -> Tensor:

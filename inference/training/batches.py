@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count, islice
 from typing import NamedTuple
 
@@ -13,9 +13,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from inference.registry import CALIBRATION
-from inference.training.frames import GROUP, Sample, calibration_of, sample_of_stream
+from inference.training.frames import GROUP, Sample, calibration_of, group_of_stream
 
 NUMBERS = tuple(name for name in CALIBRATION if not name.startswith("pixel_size"))
+TURNS = 8
+
+Examples = dict[str, Tensor]
+"""What a network learns from, by name, each (B, ...) of a shape that doesn't depend on the number of segments."""
 
 
 class Batch(NamedTuple):
@@ -37,24 +41,48 @@ def batch_of(samples: list[Sample]) -> Batch:
     return Batch(images, numbers, torch.from_numpy(np.stack([sample.height for sample in samples])))
 
 
-class _Stream(IterableDataset[Batch]):
+def turned(batch: Batch, turn: int) -> Batch:
+    """The same scenes mirrored and swapped, detector and all: exact, because a mirrored detector is one too.
+
+    Bits of `turn` (0 to 7): columns mirrored, rows mirrored, rows and columns swapped.
+    """
+    images, height = batch.images, batch.height
+    response, inversion = batch.numbers["response"], batch.numbers["inversion"]
+    for bit, image_axis in ((0, -1), (1, -2)):
+        if turn >> bit & 1:
+            images, height = images.flip(image_axis), height.flip(image_axis)
+            sign = torch.tensor([-1.0 if axis == bit else 1.0 for axis in range(3)])
+            response, inversion = response * sign, inversion * sign[:, None]
+    if turn >> 2 & 1:
+        images, height = images.transpose(-1, -2), height.transpose(-1, -2)
+        response, inversion = response[:, :, [1, 0, 2]], inversion[:, [1, 0, 2]]
+    numbers = {**batch.numbers, "response": response, "inversion": inversion}
+    return Batch(images.contiguous(), numbers, height.contiguous())
+
+
+class _Stream(IterableDataset[Examples]):
     """Groups of one geometry, dealt out among the processes; `start` is the first group."""
 
-    def __init__(self, seed: int, size_px: int, batch: int, start: int) -> None:
-        self.seed, self.size_px, self.batch, self.start = seed, size_px, batch, start
+    def __init__(self, seed: int, size_px: int, batch: int, start: int, prepare: Callable[[Batch], Examples]) -> None:
+        self.seed, self.size_px, self.batch, self.start, self.prepare = seed, size_px, batch, start, prepare
 
-    def __iter__(self) -> Iterator[Batch]:
-        numba.set_num_threads(1)
+    def __iter__(self) -> Iterator[Examples]:
         worker = get_worker_info()
+        if worker is not None:
+            numba.set_num_threads(1)
         own, processes = (0, 1) if worker is None else (worker.id, worker.num_workers)
         for group in islice(count(self.start + own), 0, None, processes):
-            for first in range(0, GROUP, self.batch):
-                indices = range(group * GROUP + first, group * GROUP + first + self.batch)
-                yield batch_of([sample_of_stream(self.seed, index, self.size_px) for index in indices])
+            samples = group_of_stream(self.seed, group, self.size_px)
+            for place in range(GROUP // self.batch):
+                batch = batch_of(list(islice(samples, self.batch)))
+                yield self.prepare(turned(batch, (group + place) % TURNS))
 
 
-def batches(seed: int, size_px: int, batch: int, processes: int, start: int = 0) -> Iterator[Batch]:
-    """Endless, from group `start` of `sample_stream` on; `batch` must divide 64, the samples of a geometry."""
+def examples(
+    seed: int, size_px: int, batch: int, processes: int, prepare: Callable[[Batch], Examples], start: int = 0
+) -> Iterator[Examples]:
+    """Endless, from group `start` of `sample_stream` on; `batch` must divide 64, the samples of a geometry. `prepare`
+    makes them of a batch, where the batch is made."""
     context = "spawn" if processes else None
-    stream = _Stream(seed, size_px, batch, start)
+    stream = _Stream(seed, size_px, batch, start, prepare)
     return iter(DataLoader(stream, batch_size=None, num_workers=processes, multiprocessing_context=context))

@@ -11,14 +11,14 @@ import onnx.inliner
 from onnxscript import FLOAT, INT64, UINT16, script
 from onnxscript import opset20 as op
 
-from inference.registry import SLOTS, TENSORS, ModelCard, write_card
+from inference.registry import SLOTS, TENSORS, ModelCard, Part, write_card
 
 NAME = "classical"
 DESCRIPTION = (
     "Calibrated difference over sum for any three or more segments, with propagated photon noise; linear "
     "re-rendering; Neumann Poisson integration of forward differences by cosine transform."
 )
-COMMAND = "eclips train classical"
+PART = Part(command="eclips train classical", data="none: nothing is trained", seed=0, hours=0.0, figures={})
 VERSION = "1"
 
 
@@ -240,17 +240,8 @@ def export_classical(folder: Path) -> list[Path]:
         path = folder / f"{slot}.onnx"
         path.write_bytes(model.SerializeToString(deterministic=True))
         paths.append(path)
-    card = ModelCard(
-        name=NAME,
-        version=VERSION,
-        description=DESCRIPTION,
-        command=COMMAND,
-        data="none: nothing is trained",
-        seed=0,
-        sha256={},
-        figures={},
-        folder=folder,
-    )
+    parts = dict.fromkeys(SLOTS, PART)
+    card = ModelCard(name=NAME, version=VERSION, description=DESCRIPTION, parts=parts, folder=folder)
     return [*paths, write_card(card)]
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain, count, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ TRAINING_ROOT = 0x7EA1
 GEOMETRY_ROOT = 0x6E03
 GEOMETRIES = 64
 GROUP = 64
+EXPOSURES = 4
 
 ELEMENTARY_CHARGE_C = 1.602176634e-19
 FULL_SCALE = np.iinfo(np.uint16).max
@@ -73,36 +75,57 @@ class Conditions:
 DEFAULT_CONDITIONS = Conditions()
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """A surface as one geometry and beam see it, not yet exposed: `per_electron` (S, H, W) float32 mean electrons of a
+    flat specimen's dose of 1, `height` as in `Sample`."""
+
+    per_electron: Electrons
+    height: Heights
+    geometry: Instrument
+    sigma_px: float
+    family: str
+
+
 def make_sample(
     rng: np.random.Generator, size_px: int, family: str | None = None, conditions: Conditions = DEFAULT_CONDITIONS
 ) -> Sample:
     """One frame of `size_px` a side of a new surface of `family` (drawn when None), seen under drawn conditions.
 
-    The surface is made twice as fine as the frame and reaches 12 pixels beyond it, so that no discretisation is
-    favoured and relief outside casts its shadows too (models.md, "Slopes on the grid"; forward_model.md, stage 2).
     Raises `BadInput` as `make_surface` does.
     """
+    return expose(make_view(rng, size_px, family, conditions), rng, conditions)
+
+
+def make_view(
+    rng: np.random.Generator, size_px: int, family: str | None = None, conditions: Conditions = DEFAULT_CONDITIONS
+) -> View:
+    """The surface is made twice as fine as the frame and reaches 12 pixels beyond it, so that no discretisation is
+    favoured and relief outside casts its shadows too (models.md, "Slopes on the grid"; forward_model.md, stage 2)."""
     if size_px < 2:
         raise BadInput(f"a frame of {size_px} pixels a side has no slopes: ask for at least 2")
     family = family or str(rng.choice(FAMILIES))
     surface = fine_surface(family, size_px, rng)
-    dose = _log_uniform(rng, *conditions.doses)
-    overexposed = rng.random() < conditions.overexposed_share
-    flat_counts = _log_uniform(rng, *(conditions.overexposed_counts if overexposed else conditions.flat_counts))
     sharp = rng.random() < conditions.sharp_share
     sigma_px = 0.0 if sharp else rng.uniform(0.0, conditions.widest_beam_px)
     geometry = conditions.geometry or geometry_of_pool(int(rng.integers(GEOMETRIES)))
+    return View(expected_frame(surface, geometry, 1.0, sigma_px), pixel_means(surface), geometry, sigma_px, family)
 
-    segments = len(geometry.detector.segments)
+
+def expose(view: View, rng: np.random.Generator, conditions: Conditions = DEFAULT_CONDITIONS) -> Sample:
+    """One exposure of drawn dose, gains and dark levels."""
+    geometry, segments = view.geometry, len(view.per_electron)
+    dose = _log_uniform(rng, *conditions.doses)
+    overexposed = rng.random() < conditions.overexposed_share
+    flat_counts = _log_uniform(rng, *(conditions.overexposed_counts if overexposed else conditions.flat_counts))
     gains = flat_counts * segments / dose * np.exp(rng.normal(0.0, 0.15, segments))
     darks = rng.uniform(0.0, 1500.0) + rng.uniform(0.0, 300.0, segments)
-    electrons = expected_frame(surface, geometry, dose, sigma_px)
-    images = digitised(electrons, gains.tolist(), darks.tolist(), rng)
+    images = digitised(view.per_electron * np.float32(dose), gains.tolist(), darks.tolist(), rng)
     if conditions.mismatch > 0:
         gains = gains * np.exp(rng.normal(0.0, conditions.mismatch, segments))
         darks = np.maximum(darks + rng.normal(0.0, conditions.mismatch, segments) * flat_counts, 0.0)
-    stated = calibrated(geometry, dose, sigma_px, gains.tolist(), darks.tolist())
-    return Sample(images, stated, pixel_means(surface), family, dose)
+    stated = calibrated(geometry, dose, view.sigma_px, gains.tolist(), darks.tolist())
+    return Sample(images, stated, view.height, view.family, dose)
 
 
 def fine_surface(family: str, size_px: int, rng: np.random.Generator) -> Heights:
@@ -117,20 +140,27 @@ def sample_stream(
     """Samples without end, from number `start` on; sample i depends on `seed` and i alone, so a run can be resumed.
 
     `GROUP` samples in a row share one detector geometry (and so its number of segments, which lets them be batched):
-    acceptance tables cost 0.1 s each and only a few are kept.
+    acceptance tables cost 0.1 s each and only a few are kept. They are `EXPOSURES` rounds of exposures of the same
+    surfaces: marching costs six times what an exposure does, and noise is what a network has to see most of.
     """
-    index = start
-    while True:
-        yield sample_of_stream(seed, index, size_px, conditions)
-        index += 1
+    first, skipped = divmod(start, GROUP)
+    groups = chain.from_iterable(group_of_stream(seed, group, size_px, conditions) for group in count(first))
+    return islice(groups, skipped, None)
 
 
-def sample_of_stream(seed: int, index: int, size_px: int, conditions: Conditions = DEFAULT_CONDITIONS) -> Sample:
-    """Sample `index` of `sample_stream`."""
+def group_of_stream(
+    seed: int, group: int, size_px: int, conditions: Conditions = DEFAULT_CONDITIONS
+) -> Iterator[Sample]:
+    """The `GROUP` samples of one geometry."""
     if conditions.geometry is None:
-        group = np.random.default_rng(group_key(seed, index // GROUP))
-        conditions = replace(conditions, geometry=geometry_of_pool(int(group.integers(GEOMETRIES))))
-    return make_sample(np.random.default_rng(sample_key(seed, index)), size_px, conditions=conditions)
+        drawn = np.random.default_rng(group_key(seed, group))
+        conditions = replace(conditions, geometry=geometry_of_pool(int(drawn.integers(GEOMETRIES))))
+    views: list[View] = []
+    for place in range(GROUP):
+        rng = np.random.default_rng(sample_key(seed, group * GROUP + place))
+        if place < GROUP // EXPOSURES:
+            views.append(make_view(rng, size_px, conditions=conditions))
+        yield expose(views[place % len(views)], rng, conditions)
 
 
 def sample_key(seed: int, index: int) -> tuple[int, ...]:

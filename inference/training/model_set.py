@@ -1,32 +1,34 @@
-"""A trained slope network as an installed model set: its graph beside the exact ones of the other slots."""
+"""Trained networks as installed model sets: a new graph in one slot, what was there before in the others."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from inference.networks.export import export_slopes
-from inference.networks.slopes import SlopeNet
-from inference.registry import ModelCard, write_card
-from inference.training.classical import export_classical
-from inference.training.slopes import Recipe
+from inference.registry import CARD, MODELS, SLOTS, ModelCard, Part, find_model_set, read_card, write_card
 
-DATA = "simulated frames of inference.training.frames: fourteen families of surfaces, 64 detector geometries"
+VERSION = "1"
 
 
-def write_slope_set(net: SlopeNet, folder: Path, recipe: Recipe, command: str, figures: Mapping[str, float]) -> Path:
-    """Write the three graphs and their card to `folder`, whose name becomes the set's; returns the card."""
-    export_classical(folder)
-    export_slopes(net, folder / "slopes.onnx")
-    card = ModelCard(
-        name=folder.name,
-        version="1",
-        description="U-Net slopes with learned uncertainty; re-rendering and integration as in classical",
-        command=command,
-        data=DATA,
-        seed=recipe.seed,
-        sha256={},
-        figures=figures,
-        folder=folder,
-    )
-    return write_card(card)
+def install_part(folder: Path, slot: str, write: Callable[[Path], None], part: Part) -> ModelCard:
+    """Let `write` put a graph into `slot` of the set in `folder`, whose name is the set's; returns the new card.
+
+    A folder without a set starts as a copy of the classical one.
+    """
+    card = read_card(folder) if (folder / CARD).is_file() else _like_classical(folder)
+    write(card.graph(slot))
+    learned = [name for name in SLOTS if name == slot or card.parts[name].hours > 0]
+    exact = [name for name in SLOTS if name not in learned]
+    description = f"learned: {', '.join(learned)}; as in classical: {', '.join(exact) or 'nothing'}"
+    write_card(replace(card, description=description, parts={**card.parts, slot: part}))
+    return read_card(folder)
+
+
+def _like_classical(folder: Path) -> ModelCard:
+    classical = find_model_set("classical", MODELS)
+    folder.mkdir(parents=True, exist_ok=True)
+    for slot in SLOTS:
+        shutil.copy(classical.graph(slot), folder)
+    return ModelCard(folder.name, VERSION, classical.description, classical.parts, folder)

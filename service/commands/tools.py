@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import shutil
@@ -16,14 +15,14 @@ import zmq.auth
 
 from acquisition.errors import BadInput
 from inference.pipeline import Pipeline
-from inference.registry import MODELS, list_model_sets
+from inference.registry import list_model_sets
 from service.benchmarks import run_benchmark
-from service.commands.shared import AsJson, Config, progress_bar, say, say_json
+from service.commands.shared import AsJson, Config, say, say_json
 from service.settings import load_settings
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (models, train, bench, doctor, keys):
+    for command in (models, bench, doctor, keys):
         app.command()(command)
 
 
@@ -38,46 +37,11 @@ def models(as_json: AsJson = False) -> None:
         return
     for card in cards:
         say(f"{card.name}: {card.description}")
-        say(f"  rebuilt by `{card.command}`; sha256 {', '.join(f'{s} {h[:12]}' for s, h in card.sha256.items())}")
-
-
-def train(
-    net: Annotated[str, typer.Argument(help="What to build: classical or slopes.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the model sets.")] = MODELS,
-    name: Annotated[str, typer.Option("--name", help="Name of the trained set.")] = "unet",
-    state: Annotated[Path, typer.Option("--state", help="Folder of the run; it goes on there.")] = Path("training"),
-    samples: Annotated[int, typer.Option("--samples", min=64, help="Simulated frames in all.")] = 400_000,
-    minutes: Annotated[float, typer.Option("--minutes", help="Stop by then; call again to go on.")] = math.inf,
-    processes: Annotated[int, typer.Option("--processes", min=0, help="That make frames meanwhile.")] = 1,
-) -> None:
-    """Build a model set; needs the extra `train`. A run of slopes can be stopped and called again at any time.
-
-    Example: eclips train slopes --state ~/slopes-run --samples 400000
-    """
-    try:
-        if net == "classical":
-            from inference.training.classical import export_classical
-
-            for path in export_classical(out / net):
-                say(f"wrote {path}")
-            return
-        if net == "slopes":
-            from inference.training.model_set import write_slope_set
-            from inference.training.slopes import Recipe, last_figures, train_slopes
-
-            recipe = Recipe(samples=samples)
-            with progress_bar("training") as progress:
-                trained = train_slopes(state, recipe, processes, progress, 60.0 * minutes)
-            command = f"eclips train slopes --samples {samples} --name {name}"
-            figures = last_figures(state)
-            card = write_slope_set(trained, out / name, recipe, command, figures)
-            say(f"wrote {card.parent}; on frames that were never trained on:")
-            for what, value in figures.items():
-                say(f"  {what:20s} {value:.4g}")
-            return
-    except ModuleNotFoundError as error:
-        raise BadInput(f"{error.name} is not installed: install eclips-live with the extra `train`") from error
-    raise BadInput(f"{net!r} cannot be trained; known: classical, slopes")
+        for slot, part in card.parts.items():
+            learned = f", {part.hours:.1f} h" if part.hours else ""
+            say(f"  {slot:10s} `{part.command}`{learned}; sha256 {part.sha256[:12]}")
+            for name, value in part.figures.items():
+                say(f"    {name:20s} {value:.4g}")
 
 
 def bench(

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from acquisition.errors import BadInput
 from acquisition.instrument import Instrument, four_quadrant
 from inference.calibration import calibrate
 from inference.forward_model import render
 from inference.networks.export import export_slopes
-from inference.networks.slopes import SlopeNet
+from inference.networks.moments import moments
+from inference.networks.poisson import integrate, slopes_of
+from inference.networks.slopes import SlopeNet, classical
 from inference.networks.unet import parameters_of
-from inference.registry import CALIBRATION, MODELS, SLOTS, find_model_set
+from inference.registry import CALIBRATION, MODELS, SLOTS, ModelCard, find_model_set
 from inference.session import OnnxSession
-from inference.training.batches import batches
-from inference.training.model_set import write_slope_set
-from inference.training.slopes import Recipe, last_figures, slope_loss, train_slopes
+from inference.training.batches import TURNS, Examples, batch_of, examples, turned
+from inference.training.frames import Conditions, sample_stream
+from inference.training.nets import train_and_install
+from inference.training.rehearsal import Rehearsal
+from inference.training.run import Recipe, Run, train
+from inference.training.slopes import SlopeLesson, rms_angle
 
 TINY = Recipe(samples=64, size_px=32, batch=16, width=8, depth=2, blocks=1, validation_batches=1)
 
@@ -56,41 +67,90 @@ def test_the_untrained_network_is_classical_at_any_size(
         np.testing.assert_allclose(ours[name], theirs[name], atol=2e-4)
 
 
-def test_batches_are_the_same_for_the_same_place_in_the_stream() -> None:
-    first, again = (next(batches(3, 24, 16, 0, start=2)) for _ in range(2))
-    later = next(batches(3, 24, 16, 0, start=3))
-    assert torch.equal(first.images, again.images) and torch.equal(first.height, again.height)
-    assert first.images.shape[0] == 16 and not torch.equal(first.height, later.height)
+def lessons(seed: int, start: int = 0) -> Examples:
+    return next(examples(seed, 32, 16, 0, SlopeLesson().examples, start))
 
 
-def test_steps_lower_the_loss_on_what_they_see() -> None:
-    torch.manual_seed(1)
-    batch = next(batches(5, 32, 16, 0))
-    net = SlopeNet(width=8, depth=2, blocks=1)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3)
-    losses = []
+def test_examples_are_the_same_for_the_same_place_in_the_stream() -> None:
+    first, again, later = lessons(3, 2), lessons(3, 2), lessons(3, 3)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert len(first["height"]) == 16 and not torch.equal(first["height"], later["height"])
+
+
+@pytest.mark.parametrize("turn", range(TURNS))
+def test_a_turned_scene_has_turned_slopes(turn: int) -> None:
+    """The classical slopes of what is turned are the turned heights' slopes, detector and all."""
+    batch = batch_of(list(islice(sample_stream(5, 24, Conditions(doses=(1e6, 2e6))), 4)))
+    before, after = batch, turned(batch, turn)
+    for seen in (before, after):
+        found = moments(seen.images, **seen.numbers)
+        p, q = classical(found)[:2]
+        true_p, true_q = slopes_of(seen.height)
+        assert torch.corrcoef(torch.stack([p.flatten(), true_p.flatten()]))[0, 1] > 0.8
+        assert torch.corrcoef(torch.stack([q.flatten(), true_q.flatten()]))[0, 1] > 0.8
+    errors = [
+        rms_angle(*classical(moments(seen.images, **seen.numbers))[:2], *slopes_of(seen.height))
+        for seen in (before, after)
+    ]
+    assert bool((errors[0] > 0).all())
+    torch.testing.assert_close(errors[0], errors[1], rtol=0.15, atol=0.0)
+
+
+def test_the_integrating_layer_gives_the_surface_whose_slopes_it_takes() -> None:
+    height = torch.randn(2, 21, 34, dtype=torch.float32).cumsum(dim=1).cumsum(dim=2)
+    height = height - height.mean(dim=(1, 2), keepdim=True)
+    aspect = 0.8
+    torch.testing.assert_close(integrate(*slopes_of(height, aspect), aspect), height, rtol=1e-3, atol=2e-3)
+
+
+def test_steps_lower_the_losses_on_what_they_see() -> None:
+    run = Run(SlopeLesson(), replace(TINY, samples=100_000, hard_every=0))
+    seen, totals = lessons(5), []
+    run.samples = 10_000
     for _ in range(25):
-        loss = slope_loss(net(batch.images, **batch.numbers), batch.height)
-        optimiser.zero_grad()
-        torch.autograd.backward(loss)
-        optimiser.step()
-        losses.append(float(loss.detach()))
-    assert min(losses[-5:]) < losses[0] - 0.05
+        run.learn(seen)
+        means = run.mean_losses()
+        totals.append(means["likelihood_p"] + means["likelihood_q"] + means["angle"])
+    assert min(totals[-5:]) < totals[0] - 0.05
 
 
-def test_a_run_that_was_stopped_goes_on_and_becomes_a_model_set(tmp_path: Path) -> None:
+def test_the_hardest_examples_are_rehearsed_once() -> None:
+    rehearsal = Rehearsal(4)
+    for hardness in ([1.0, 5.0, 2.0], [4.0, 0.0, 3.0]):
+        rehearsal.offer({"which": torch.tensor(hardness)}, torch.tensor(hardness))
+    assert rehearsal.take(2)["which"].tolist() == [5.0, 4.0]
+    assert rehearsal.take(2)["which"].tolist() == [3.0, 2.0]
+    assert len(rehearsal) == 0
+
+
+def test_a_run_that_was_stopped_goes_on_and_becomes_part_of_a_set(tmp_path: Path) -> None:
     done: list[int] = []
-    state = tmp_path / "run"
-    train_slopes(state, TINY, 0, lambda samples, most: done.append(samples), until_s=0.0)
+
+    def run(until_s: float) -> ModelCard:
+        progress = lambda samples, most: done.append(samples)  # noqa: E731
+        return train_and_install("slopes", tmp_path / "run", TINY, tmp_path / "models", "tiny", 0, progress, until_s)
+
+    run(0.0)
     assert done == [16]
-    trained = train_slopes(state, TINY, 0, lambda samples, most: done.append(samples))
+    run(math.inf)
     assert done[1:] == [32, 48, 64]
-    figures = last_figures(state)
-    assert figures["samples"] == 64 and figures["error_vs_classical"] > 0
-    write_slope_set(trained, tmp_path / "models" / "tiny", TINY, "eclips train slopes", figures)
     card = find_model_set("tiny", tmp_path / "models")
-    assert card.figures["error_deg"] == pytest.approx(figures["error_deg"])
+    part = card.parts["slopes"]
+    assert part.figures["samples"] == 64 and part.figures["error_vs_classical"] > 0 and part.hours > 0
+    assert "--samples 64" in part.command
+    assert card.parts["integrate"] == find_model_set("classical").parts["integrate"]
+    assert (tmp_path / "run" / "progress.png").stat().st_size > 1000
+    with pytest.raises(BadInput, match="samples = 64"):
+        train(SlopeLesson(), tmp_path / "run", replace(TINY, samples=128), 0, lambda samples, most: None)
+
+
+def test_a_minute_of_training_is_better_than_classical(tmp_path: Path) -> None:
+    arguments = ["train", "slopes", "--quick", "--out", str(tmp_path / "models"), "--state", str(tmp_path / "run")]
+    subprocess.run([sys.executable, "-m", "service.cli", *arguments], check=True, timeout=600)
+    figures = find_model_set("unet", tmp_path / "models").parts["slopes"].figures
+    assert figures["error_vs_classical"] < 0.97
+    assert 0.5 < figures["within_sigma"] < 0.85
 
 
 def test_the_network_is_small_enough_to_ship() -> None:
-    assert parameters_of(SlopeNet()) * 4 < 4_000_000
+    assert parameters_of(SlopeNet()) * 4 < 10_000_000

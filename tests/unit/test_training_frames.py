@@ -15,6 +15,7 @@ from acquisition.instrument import four_quadrant
 from inference.calibration import calibrate
 from inference.forward_model import expected_electrons
 from inference.training.frames import (
+    EXPOSURES,
     GEOMETRIES,
     GROUP,
     MARGIN_PX,
@@ -24,9 +25,9 @@ from inference.training.frames import (
     calibration_of,
     expected_frame,
     geometry_of_pool,
+    group_of_stream,
     make_sample,
     pixel_means,
-    sample_of_stream,
     sample_stream,
 )
 from inference.training.surfaces.canvas import rms_slope
@@ -187,8 +188,18 @@ def test_a_stream_can_be_resumed_at_any_sample() -> None:
 
 
 def test_samples_of_a_group_share_their_segments_and_another_seed_gives_others() -> None:
-    first, last = (sample_of_stream(7, index, 16) for index in (0, GROUP - 1))
+    group = list(group_of_stream(7, 0, 16))
+    first, last = group[0], group[-1]
+    assert len(group) == GROUP
     assert len(first.images) == len(last.images)
     assert first.instrument.detector.working_distance_m == last.instrument.detector.working_distance_m
-    other = sample_of_stream(8, 0, 16)
+    other = next(group_of_stream(8, 0, 16))
     assert other.height.tobytes() != first.height.tobytes()
+
+
+def test_a_surface_is_exposed_again_at_another_dose() -> None:
+    group = list(group_of_stream(7, 0, 16))
+    first, again = group[0], group[GROUP // EXPOSURES]
+    np.testing.assert_array_equal(first.height, again.height)
+    assert first.dose != again.dose and first.images.tobytes() != again.images.tobytes()
+    assert len({sample.height.tobytes() for sample in group}) == GROUP // EXPOSURES

@@ -1,0 +1,80 @@
+"""The networks of the method by name: what each learns, how long, and which slot its graph fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from acquisition.errors import BadInput
+from inference.networks.export import export_slopes
+from inference.networks.slopes import SlopeNet
+from inference.registry import ModelCard, Part
+from inference.training.model_set import install_part
+from inference.training.run import Lesson, Recipe, logged, train
+from inference.training.slopes import SlopeLesson
+
+
+@dataclass(frozen=True, slots=True)
+class Net:
+    """`recipe` is the full one, `quick` one of about a minute."""
+
+    slot: str
+    lesson: Callable[[], Lesson]
+    export: Callable[[nn.Module, Path], None]
+    recipe: Recipe
+    quick: Recipe
+    data: str
+
+
+def _export_slopes(net: nn.Module, path: Path) -> None:
+    assert isinstance(net, SlopeNet)
+    export_slopes(net, path)
+
+
+NETS: Mapping[str, Net] = {
+    "slopes": Net(
+        slot="slopes",
+        lesson=SlopeLesson,
+        export=_export_slopes,
+        recipe=Recipe(),
+        quick=Recipe(samples=2_400, width=16, depth=3, validation_batches=4),
+        data="simulated frames: fourteen families of surfaces, 64 detector geometries, N from 50 to 100 000",
+    ),
+}
+
+
+def find_net(name: str) -> Net:
+    """Raises `BadInput` for an unknown name."""
+    if name not in NETS:
+        raise BadInput(f"{name!r} cannot be trained; known: classical, {', '.join(NETS)}")
+    return NETS[name]
+
+
+def train_and_install(
+    name: str,
+    state: Path,
+    recipe: Recipe,
+    models: Path,
+    set_name: str,
+    processes: int,
+    progress: Callable[[int, int], None],
+    until_s: float,
+) -> ModelCard:
+    """Train network `name`, or go on where the run in `state` stopped, and put it into its slot of a set.
+
+    Raises `BadInput` for an unknown name, and when `state` holds a run of another recipe.
+    """
+    net = find_net(name)
+    trained = train(net.lesson(), state, recipe, processes, progress, until_s)
+    figures = logged(state)[-1]
+    part = Part(
+        command=f"eclips train {name} --samples {recipe.samples} --seed {recipe.seed} --name {set_name}",
+        data=net.data,
+        seed=recipe.seed,
+        hours=figures.pop("hours"),
+        figures=figures,
+    )
+    return install_part(models / set_name, net.slot, lambda path: net.export(trained, path), part)

@@ -1,0 +1,56 @@
+"""`eclips train`: build the networks, stop and go on at any time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from acquisition.errors import BadInput
+from inference.registry import MODELS
+from service.commands.shared import progress_bar, say
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(train)
+
+
+def train(
+    net: Annotated[str, typer.Argument(help="What to build: classical or slopes.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the model sets.")] = MODELS,
+    name: Annotated[str, typer.Option("--name", help="Name of the set that it becomes part of.")] = "unet",
+    state: Annotated[Path | None, typer.Option("--state", help="Folder of the run; it goes on there.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", min=64, help="Simulated frames in all.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of weights and frames.")] = 1,
+    minutes: Annotated[float, typer.Option("--minutes", help="Stop by then; call again to go on.")] = math.inf,
+    processes: Annotated[int, typer.Option("--processes", min=0, help="That make frames meanwhile.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="A small network in about a minute.")] = False,
+) -> None:
+    """Train a network and put it into a model set; needs the extra `train`.
+
+    The run's folder holds its log (log.jsonl) and a picture of it (progress.png), drawn anew every two minutes.
+    Example: eclips train slopes --state ~/slopes-run --minutes 60
+    """
+    try:
+        if net == "classical":
+            from inference.training.classical import export_classical
+
+            for path in export_classical(out / net):
+                say(f"wrote {path}")
+            return
+        from inference.training.nets import find_net, train_and_install
+
+        known = find_net(net)
+        recipe = replace(known.quick if quick else known.recipe, seed=seed)
+        recipe = replace(recipe, samples=samples or recipe.samples)
+        folder = state or Path("training") / f"{name}-{net}"
+        with progress_bar(f"training {net}") as progress:
+            card = train_and_install(net, folder, recipe, out, name, processes, progress, 60.0 * minutes)
+    except ModuleNotFoundError as error:
+        raise BadInput(f"{error.name} is not installed: install eclips-live with the extra `train`") from error
+    say(f"wrote {card.folder}; the run is in {folder}; on frames that were never trained on:")
+    for what, value in card.parts[known.slot].figures.items():
+        say(f"  {what:20s} {value:.4g}")
