@@ -85,14 +85,14 @@ def train(
     `progress.png` beside it is drawn anew each time. Raises `BadInput` when `folder` holds a run of another recipe.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # Each process its own cores: threads that wait for a core in use by another spin.
-    torch.set_num_threads(max((os.cpu_count() or 1) - processes, 1))
     run = Run(lesson, recipe)
     if (folder / STATE).is_file():
         run.load(folder / STATE)
     hours_before = run.hours
     size = recipe.size_px, recipe.batch
     held = list(islice(examples(VALIDATION_SEED, *size, 0, lesson.examples), recipe.validation_batches))
+    # Each process its own cores: threads that wait for a core in use spin. Not before, as numba sets the number too.
+    torch.set_num_threads(max((os.cpu_count() or 1) - processes, 1))
     began = saved = time.monotonic()
     for fresh in examples(recipe.seed, *size, processes, lesson.examples, run.samples // GROUP):
         run.learn(fresh)
