@@ -1,0 +1,155 @@
+"""What truth and theory say of a case: occlusion, facets, transfer, the Wiener bound, honest sigmas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import dctn
+
+from acquisition.instrument import Instrument
+from inference.accuracy import compare, without_plane
+from inference.calibration import Calibration
+from inference.forward_model import linear_response
+from inference.pixel_noise import pixel_signal, slope_covariance
+from inference.training.frames import SUBPIXELS, expected_frame, pixel_means
+from inference.training.held_out import Scene
+from service.benchmarks.model_sets import ModelSet
+from service.benchmarks.peers import poisson
+
+OCCLUDED_DEG = 2.0
+DRIFT_CYCLES = 3.0
+PROFILE_ROWS = 128
+MIDDLE_PX = 4.0
+LEAST_COMPLETE = 0.9
+HALF_NYQUIST = 0.25
+WINDOW_PX = 8.0
+NOISELESS_COUNTS, NOISELESS_GAIN = 40_000.0, 0.05
+FREQUENCIES = 512
+PIXELS_OF_NOISE = 4096
+
+Floats = NDArray[np.float64]
+
+
+class Coverage(NamedTuple):
+    """`inside`: share of the true slope errors within one stated sigma; `gain_nats`: log-likelihood per slope above
+    that of the best constant sigma."""
+
+    inside: float
+    gain_nats: float
+
+
+def coverage(errors: Floats, sigmas: Floats) -> Coverage:
+    """Of errors and their stated standard deviations, of one shape; 68.27 % of honest Gaussian ones are inside."""
+    inside = float((np.abs(errors) < sigmas).mean())
+    likelihood = -np.log(sigmas) - 0.5 * (errors / sigmas) ** 2
+    constant = -0.5 * math.log(float((errors**2).mean())) - 0.5
+    return Coverage(inside, float(likelihood.mean()) - constant)
+
+
+def drift(error_px: Floats) -> float:
+    """Power of a height error (H, W) in cosine modes of at most 3 cycles per frame, its plane taken off."""
+    modes = dctn(without_plane(error_px), norm="ortho")
+    down, right = (0.5 * np.arange(size) for size in modes.shape)
+    return float((modes[np.hypot(down[:, None], right) <= DRIFT_CYCLES] ** 2).sum()) / modes.size
+
+
+def occlusion_deg(scene: Scene, classical: ModelSet, calibration: Calibration) -> float:
+    """What shadows alone add to the classical slope error without noise: the root of the squared error minus that of
+    the same surface lit as if nothing stood in the way, the surface's own tangent plane included."""
+    truth = np.asarray(pixel_means(scene.surface), np.float64)
+    lit = _without_shadows(scene)
+    seen = expected_frame(scene.surface, scene.geometry, 1.0, scene.beam_px)
+    shadowed, plain = (_noiseless_error_deg(electrons, truth, classical, calibration) for electrons in (seen, lit))
+    return math.sqrt(max(shadowed**2 - plain**2, 0.0))
+
+
+def facet_angles_deg(height_px: Floats, known: Mapping[str, float]) -> Floats:
+    """(K,) angles of every facet of a `facet` case, in pieces of 128 rows along its ridge, averaged along it.
+
+    The line is fitted to the middle half of the facet's width, clear of what a beam of 1 pixel blurs. Pieces that the
+    frame cuts are left out.
+    """
+    rows, columns = height_px.shape
+    x, y = np.meshgrid(np.arange(columns) + 0.5 - 0.5 * columns, np.arange(rows) + 0.5 - 0.5 * rows)
+    azimuth = math.radians(known["azimuth_deg"])
+    across = x * math.cos(azimuth) - y * math.sin(azimuth) - known["start_px"]
+    along = x * math.sin(azimuth) + y * math.cos(azimuth)
+    piece = np.floor(along / PROFILE_ROWS).astype(int)
+    angles = []
+    for sign, offset in ((1.0, 0.0), (-1.0, 0.5 * known["pitch_px"])):
+        ridge = np.floor((across - offset) / known["pitch_px"]).astype(int)
+        from_middle = across - offset - ridge * known["pitch_px"] - 0.5 * known["width_px"]
+        middle = np.abs(from_middle) <= 0.5 * MIDDLE_PX
+        for key in np.unique(np.stack([ridge[middle], piece[middle]]), axis=1).T:
+            one = middle & (ridge == key[0]) & (piece == key[1])
+            if one.sum() < LEAST_COMPLETE * MIDDLE_PX * PROFILE_ROWS:
+                continue
+            design = np.column_stack([np.ones(one.sum()), from_middle[one], along[one] - along[one].mean()])
+            fitted, *_ = np.linalg.lstsq(design, height_px[one], rcond=None)
+            angles.append(math.degrees(math.atan(sign * fitted[1])))
+    return np.array(angles)
+
+
+def transfer(height_px: Floats, truth_px: Floats, known: Mapping[str, float]) -> complex:
+    """Complex amplitude of a chirp's found wave against the true one where it has half the Nyquist frequency."""
+    columns = height_px.shape[1]
+    x = np.arange(columns) + 0.5
+    low, rise = known["left_frequency"], (known["right_frequency"] - known["left_frequency"]) / columns
+    phase = 2.0 * math.pi * x * (low + 0.5 * rise * x)
+    window = np.exp(-0.5 * ((x - (HALF_NYQUIST - low) / rise) / WINDOW_PX) ** 2 - 1j * phase)
+    found, true = (complex((window * wave.mean(axis=0)).sum()) for wave in (height_px, truth_px))
+    return found / true
+
+
+def wiener_bound_deg(known: Mapping[str, float], variance: float) -> float:
+    """Least rms angle error of any linear estimate on a large frame of known spectrum (gentle slopes).
+
+    `known`: `deviation_px`, `correlation_px` of the covariance; `variance`: of one component of a pixel's measured
+    slope, white. With S the spectrum of the pixels' mean height and N / (2 pi f)² that of its measurement, the error
+    left has the spectrum S N' / (S + N') (N. Wiener, Extrapolation, Interpolation, and Smoothing (1949)), and
+    forward differences see `4 sin²(pi f)` of it.
+    """
+    f = (np.arange(FREQUENCIES) + 0.5) / FREQUENCIES - 0.5
+    fx, fy = f, f[:, None]
+    deviation, length = known["deviation_px"], known["correlation_px"]
+    spectrum = deviation**2 * math.pi * length**2 * np.exp(-((math.pi * length) ** 2) * (fx**2 + fy**2))
+    spectrum = spectrum * (np.sinc(fx) * np.sinc(fy)) ** 2
+    noise = variance / ((2.0 * math.pi) ** 2 * (fx**2 + fy**2))
+    left = spectrum * noise / (spectrum + noise)
+    seen = 4.0 * (np.sin(math.pi * fx) ** 2 + np.sin(math.pi * fy) ** 2)
+    return math.degrees(math.sqrt(float((left * seen).mean())))
+
+
+def slope_variance(truth_px: Floats, instrument: Instrument) -> float:
+    """Mean over both components and the surface of the Cramér-Rao bound of a pixel's slope: what difference over sum
+    reaches where nothing is occluded (`inference.pixel_noise`)."""
+    q, p = np.gradient(truth_px)
+    step = max(truth_px.size // PIXELS_OF_NOISE, 1)
+    covariances = slope_covariance(pixel_signal(instrument), p.ravel()[::step], q.ravel()[::step])
+    return 0.5 * float(np.trace(covariances, axis1=1, axis2=2).mean())
+
+
+def _without_shadows(scene: Scene) -> NDArray[np.float32]:
+    """(S, H, W) electrons per unit of dose if every pixel's whole emission reached the detector's plane."""
+    response = linear_response(scene.geometry)
+    q, p = np.gradient(np.asarray(scene.surface, np.float64), 1.0 / SUBPIXELS)
+    normals = np.stack([-p, -q, np.ones_like(p)]) / np.sqrt(1.0 + p**2 + q**2)
+    captured = np.maximum(np.tensordot(response / response[:, 2].sum(), normals, axes=1), 0.0)
+    return pixel_means(captured.astype(np.float32))
+
+
+def _noiseless_error_deg(
+    electrons: NDArray[np.float32], truth_px: Floats, classical: ModelSet, calibration: Calibration
+) -> float:
+    """Slope error of the classical height of a frame whose counts are as expected."""
+    darks = calibration.dark_counts[:, None, None]
+    scale = NOISELESS_COUNTS / float(electrons.max())
+    images = np.rint(electrons * scale + darks).astype(np.uint16)
+    gains = np.full_like(calibration.gain_counts_per_electron, NOISELESS_GAIN)
+    slopes = classical.slopes(images, replace(calibration, gain_counts_per_electron=gains))
+    return compare(poisson(slopes), truth_px, 1.0).slope_error_deg
