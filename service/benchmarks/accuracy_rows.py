@@ -80,7 +80,7 @@ def _slope_occluded(judgement: Judgement, missing: str) -> Measured:
     worst = max(verdicts, key=lambda one: one.ratio(judgement.model))
     conditions = (
         f"{told}; median of {len(verdicts)} surfaces of {len({one.family for one in verdicts})} families on which "
-        f"shadows alone add more than {OCCLUDED_DEG:g} deg to the classical slope error without noise; worst "
+        f"shadows alone turn the classical normals without noise by more than {OCCLUDED_DEG:g} deg rms; worst "
         f"{worst.name} {worst.ratio(judgement.model):.2f}"
     )
     return Measured(value, conditions, SMOOTHED, median(one.ratio(SMOOTHED) for one in verdicts))

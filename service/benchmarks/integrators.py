@@ -118,7 +118,7 @@ def _occluded(cases: list[Errors], model: str) -> Measured:
     best = min(peers, key=lambda peer: peers[peer])
     conditions = (
         f"set {model}; median of {len(cases)} cases from N = 600, classical slopes, surfaces on which shadows alone "
-        f"add more than {OCCLUDED_DEG:g} deg to the classical slope error without noise"
+        f"turn the classical normals without noise by more than {OCCLUDED_DEG:g} deg rms"
     )
     return Measured(of(model), conditions, best, peers[best])
 

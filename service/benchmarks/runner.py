@@ -110,7 +110,9 @@ def run_benchmark(
     rows = [table_row(name, target, report.rows.get(name, nothing), quick) for name, target in targets.items()]
     _print(what, rows)
     if report.table is not None:
-        Console().print(report.table)
+        console = Console()
+        # A terminal that is too narrow wraps lines: better than figures cut short.
+        Console(width=max(console.width, console.measure(report.table).maximum)).print(report.table)
     if json_file is not None:
         json_file.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     if pictures is not None and report.draw is not None:

@@ -59,13 +59,13 @@ def drift(error_px: Floats) -> float:
 
 
 def occlusion_deg(scene: Scene, classical: ModelSet, calibration: Calibration) -> float:
-    """What shadows alone add to the classical slope error without noise: the root of the squared error minus that of
-    the same surface lit as if nothing stood in the way, the surface's own tangent plane included."""
-    truth = np.asarray(pixel_means(scene.surface), np.float64)
-    lit = _without_shadows(scene)
+    """What shadows alone do to the classical answer without noise: the rms angle between its normals and those of the
+    same surface lit as if nothing stood in the way, the surface's own tangent plane included. What falls between the
+    pixels is wrong in both alike."""
     seen = expected_frame(scene.surface, scene.geometry, 1.0, scene.beam_px)
-    shadowed, plain = (_noiseless_error_deg(electrons, truth, classical, calibration) for electrons in (seen, lit))
-    return math.sqrt(max(shadowed**2 - plain**2, 0.0))
+    lit = _without_shadows(scene)
+    shadowed, plain = (_noiseless_height(electrons, classical, calibration) for electrons in (seen, lit))
+    return compare(shadowed, plain, 1.0).slope_error_deg
 
 
 def facet_angles_deg(height_px: Floats, known: Mapping[str, float]) -> Floats:
@@ -143,13 +143,9 @@ def _without_shadows(scene: Scene) -> NDArray[np.float32]:
     return pixel_means(captured.astype(np.float32))
 
 
-def _noiseless_error_deg(
-    electrons: NDArray[np.float32], truth_px: Floats, classical: ModelSet, calibration: Calibration
-) -> float:
-    """Slope error of the classical height of a frame whose counts are as expected."""
-    darks = calibration.dark_counts[:, None, None]
+def _noiseless_height(electrons: NDArray[np.float32], classical: ModelSet, calibration: Calibration) -> Floats:
+    """Classical height of a frame whose counts are as expected."""
     scale = NOISELESS_COUNTS / float(electrons.max())
-    images = np.rint(electrons * scale + darks).astype(np.uint16)
+    images = np.rint(electrons * scale + calibration.dark_counts[:, None, None]).astype(np.uint16)
     gains = np.full_like(calibration.gain_counts_per_electron, NOISELESS_GAIN)
-    slopes = classical.slopes(images, replace(calibration, gain_counts_per_electron=gains))
-    return compare(poisson(slopes), truth_px, 1.0).slope_error_deg
+    return poisson(classical.slopes(images, replace(calibration, gain_counts_per_electron=gains)))
