@@ -65,7 +65,7 @@ def installed(models: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
     """Those of them that are, in their order, and in words what is missing."""
     known = {card.name for card in list_model_sets()}
     missing = [name for name in models if name not in known]
-    told = f"model set {' and '.join(missing)} is not installed" if missing else ""
+    told = ", ".join(f"model set {name} is not installed" for name in missing)
     return tuple(name for name in dict.fromkeys(models) if name in known), told
 
 

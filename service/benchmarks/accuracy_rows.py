@@ -8,8 +8,8 @@ from statistics import fmean, median
 
 import numpy as np
 
-from service.benchmarks.judged import CLASSICAL, FC, SMOOTHED, Verdict
-from service.benchmarks.judgement import Judgement, family_medians, over_families, worst_of
+from service.benchmarks.judged import CLASSICAL, FC, SMOOTHED, WIENER, Verdict
+from service.benchmarks.judgement import LEAST_DOSE, Judgement, family_medians, over_families, worst_of
 from service.benchmarks.measured import Measured
 from service.benchmarks.theory import OCCLUDED_DEG
 
@@ -170,7 +170,7 @@ def _height(judgement: Judgement, missing: str) -> Measured:
 
     value, told = _over_sets(judgement, of, missing)
     families = family_medians(verdicts, lambda one: one.figures[judgement.model].height_over_std)
-    listed = ", ".join(f"{family} {error:.3f}" for family, error in sorted(families.items(), key=lambda one: one[1]))
+    listed = ", ".join(f"{family} {error:.3g}" for family, error in sorted(families.items(), key=lambda one: one[1]))
     return Measured(value, f"{told}; median of families' medians, plane removed: {listed}", CLASSICAL, of(CLASSICAL))
 
 
@@ -208,26 +208,22 @@ def _drift_ratio(one: Verdict, name: str) -> float:
 
 
 def _wiener(judgement: Judgement) -> Measured:
-    found = {
-        one.name: (one.figures[judgement.model].slope_deg / one.bound_deg, one)
-        for one in judgement.of_special("known_spectrum")
-        if one.bound_deg
-    }
-    gentle = {
-        name: ratio
-        for name, (ratio, one) in found.items()
-        if one.dose >= HEADLINE_DOSES[0] and _rms_slope_deg(one) < GENTLE_DEG
-    }
-    worst, ratio = worst_of(gentle)
-    leaks = [name for name in gentle if gentle[name] < LEAK]
-    listed = ", ".join(f"{name} {value:.2f}" for name, (value, _) in found.items())
+    cases = {one.name: one for one in judgement.of_special("known_spectrum") if one.bound_deg}
+
+    def of(method: str) -> dict[str, float]:
+        return {name: one.inner_deg[method] / (one.bound_deg or 1.0) for name, one in cases.items()}
+
+    found, filtered = of(judgement.model), of(WIENER)
+    gentle = [name for name, one in cases.items() if one.dose >= LEAST_DOSE and _rms_slope_deg(one) < GENTLE_DEG]
+    worst = max(gentle, key=lambda name: found[name])
+    leaks = [name for name in gentle if found[name] < LEAK * filtered[name]]
+    listed = ", ".join(f"{name} {ratio:.2f} ({filtered[name]:.2f})" for name, ratio in found.items())
     conditions = (
-        f"set {judgement.model}; worst of the surfaces of 3 deg: {worst}; "
-        f"{'BELOW THE BOUND, which means a leak: ' + ', '.join(leaks) if leaks else 'none below the bound'}; "
-        f"error over bound: {listed}"
+        f"set {judgement.model}; worst of the surfaces of 3 deg, 16 px and more from the border: {worst}; "
+        f"{'BELOW THE BOUND, which means a leak: ' + ', '.join(leaks) if leaks else 'none below the bound'}; error "
+        f"over bound (and that of a Wiener filter that knows the spectrum): {listed}"
     )
-    peer = max(found[name][1].figures[SMOOTHED].slope_deg / (found[name][1].bound_deg or 1.0) for name in gentle)
-    return Measured(ratio, conditions, SMOOTHED, peer)
+    return Measured(found[worst], conditions, WIENER, max(filtered[name] for name in gentle))
 
 
 def _rms_slope_deg(one: Verdict) -> float:
@@ -272,10 +268,13 @@ def _coverage(judgement: Judgement) -> Measured:
     inside = fmean(one.coverage[judgement.model].inside for one in verdicts)
     gains = family_medians(verdicts, lambda one: one.coverage[judgement.model].gain_nats)
     poorest = min(gains, key=lambda family: gains[family])
+    by_dose = _family_and_dose(judgement, lambda one: 100.0 * one.coverage[judgement.model].inside)
+    farthest = max(by_dose, key=lambda one: abs(by_dose[one] - 100.0 * HONEST_INSIDE))
     conditions = (
         f"set {judgement.model}; {worst}, of errors of the slopes p and q between pixels that are not rejected, mean "
-        f"over a family's cases from N = 600; {100 * inside:.1f} % inside over all; log-likelihood above the best "
-        f"constant sigma {median(gains.values()):+.3f} nats a slope, worst {poorest} {gains[poorest]:+.3f}"
+        f"over a family's cases from N = 600; {100 * inside:.1f} % inside over all, farthest at one dose {farthest} "
+        f"{by_dose[farthest]:.0f} %; log-likelihood above the best constant sigma {median(gains.values()):+.3f} nats a "
+        f"slope, worst {poorest} {gains[poorest]:+.3f}"
     )
     return Measured(value, conditions, CLASSICAL, off(CLASSICAL)[1])
 

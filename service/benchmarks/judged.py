@@ -22,14 +22,23 @@ from service.benchmarks.theory import (
     coverage,
     drift,
     facet_angles_deg,
+    inner_slope_deg,
     occlusion_deg,
     slope_variance,
     transfer,
     wiener_bound_deg,
+    wiener_filtered,
 )
 
 CLASSICAL = "classical"
-SMOOTHED, FC, IRLS, WEIGHTED, PCA = "oracle smoothing", "Frankot-Chellappa", "IRLS", "weighted", "PCA"
+SMOOTHED, FC, IRLS, WEIGHTED, PCA, WIENER = (
+    "oracle smoothing",
+    "Frankot-Chellappa",
+    "IRLS",
+    "weighted",
+    "PCA",
+    "Wiener filter",
+)
 SPECIAL = ("facet", "chirp", "known_spectrum")
 """What the set has for one question each; medians over the families leave them out."""
 
@@ -49,7 +58,10 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found for one case. `figures` by method; the rest by model set, and where the case asks for it."""
+    """What was found for one case. `figures` by method, `coverage` by model set; the rest where the case asks for it.
+
+    `inner_deg`, with the Wiener filter among the methods, are slope errors away from the border: `bound_deg` is theirs.
+    """
 
     name: str
     family: str
@@ -61,6 +73,7 @@ class Verdict:
     coverage: Mapping[str, Coverage]
     facets_deg: Mapping[str, Floats] = field(default_factory=dict)
     transfer: Mapping[str, complex] = field(default_factory=dict)
+    inner_deg: Mapping[str, float] = field(default_factory=dict)
     bound_deg: float | None = None
 
     def ratio(self, method: str, to: str = CLASSICAL) -> float:
@@ -128,6 +141,12 @@ def judge(seen: Seen, classical: ModelSet, quick: bool) -> tuple[Verdict, Seen]:
     if not quick:
         heights[IRLS], heights[WEIGHTED] = irls(raw), weighted(raw)
     facet, chirp, spectrum = (family == special for special in SPECIAL)
+    bound_deg, inner_deg = None, {}
+    if spectrum:
+        variance = slope_variance(truth, sample.instrument)
+        bound_deg = wiener_bound_deg(seen.case.known, variance)
+        best = wiener_filtered(heights[CLASSICAL], seen.case.known, variance)
+        inner_deg = {name: inner_slope_deg(height, truth) for name, height in {**heights, WIENER: best}.items()}
     verdict = Verdict(
         seen.case.name,
         family,
@@ -139,7 +158,8 @@ def judge(seen: Seen, classical: ModelSet, quick: bool) -> tuple[Verdict, Seen]:
         {name: _coverage(slopes, truth) for name, slopes in seen.slopes.items()},
         {name: facet_angles_deg(heights[name], seen.case.known) for name in heights if facet},
         {name: transfer(heights[name], truth, seen.case.known) for name in heights if chirp},
-        wiener_bound_deg(seen.case.known, slope_variance(truth, sample.instrument)) if spectrum else None,
+        inner_deg,
+        bound_deg,
     )
     return verdict, Seen(seen.case, seen.scene, seen.calibration, truth, seen.occluded, seen.slopes, heights)
 

@@ -16,6 +16,7 @@ from inference.registry import DEFAULT_MODEL
 from service.benchmarks.measured import Measured, NotMeasured, Report, Request
 
 ROWS_FILE = Path(__file__).parent / "rows.toml"
+WIDEST = 400
 
 Benchmark = Callable[[bool, Path | None], Mapping[str, Measured]]
 """Measures (quick or not, with a folder of real data or without); rows that it leaves out count as missed."""
@@ -112,7 +113,8 @@ def run_benchmark(
     if report.table is not None:
         console = Console()
         # A terminal that is too narrow wraps lines: better than figures cut short.
-        Console(width=max(console.width, console.measure(report.table).maximum)).print(report.table)
+        wanted = console.measure(report.table, options=console.options.update(max_width=WIDEST)).maximum
+        Console(width=max(console.width, wanted)).print(report.table)
     if json_file is not None:
         json_file.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     if pictures is not None and report.draw is not None:

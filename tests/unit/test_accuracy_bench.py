@@ -29,10 +29,12 @@ from service.benchmarks.theory import (
     coverage,
     drift,
     facet_angles_deg,
+    inner_slope_deg,
     occlusion_deg,
     slope_variance,
     transfer,
     wiener_bound_deg,
+    wiener_filtered,
 )
 
 Floats = NDArray[np.float64]
@@ -169,6 +171,17 @@ def test_wiener_bound_is_what_a_wiener_filter_reaches(correlation_px: float, sig
     truth, height = np.fft.ifft2(surface).real, np.fft.ifft2(found).real
     reached = compare(height, truth, 1.0).slope_error_deg
     assert wiener_bound_deg(known, sigma**2) == pytest.approx(reached, rel=0.05)
+
+
+def test_a_wiener_filter_on_a_frame_reaches_the_bound_and_the_border_is_left_out(
+    scenes: dict[str, Scene], classical: ModelSet
+) -> None:
+    case = next(exposures(scenes["known_spectrum"]))
+    slopes = classical.slopes(case.sample.images, calibration_of(case.sample))
+    truth = case.sample.height.astype(np.float64)
+    variance = slope_variance(truth, case.sample.instrument)
+    reached = inner_slope_deg(wiener_filtered(poisson(slopes), case.known, variance), truth)
+    assert wiener_bound_deg(case.known, variance) == pytest.approx(reached, rel=0.03)
 
 
 def test_noise_of_theory_is_the_noise_of_classical_slopes(fractal: tuple[Case, Seen]) -> None:
