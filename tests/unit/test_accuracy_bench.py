@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tomllib
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -16,15 +17,16 @@ from acquisition.errors import BadInput
 from inference.accuracy import compare, without_plane
 from inference.training.frames import calibration_of, expected_frame, pixel_means
 from inference.training.held_out import Case, Scene, exposures, held_out_scenes
+from service.benchmarks import accuracy, integrators, judged
 from service.benchmarks.accuracy import installed
 from service.benchmarks.crosschecks import refined
 from service.benchmarks.integrators import Errors, ratio_to_best
 from service.benchmarks.judged import CLASSICAL, FC, PCA, SMOOTHED, Seen, judge, model_sets
 from service.benchmarks.judgement import Judgement
-from service.benchmarks.measured import NotMeasured, Report, Request
+from service.benchmarks.measured import Measured, NotMeasured, Report, Request
 from service.benchmarks.model_sets import ModelSet, Slopes
 from service.benchmarks.peers import frankot_chellappa, irls, oracle_smoothed, poisson, weighted
-from service.benchmarks.runner import JUDGES, run_benchmark, table_row
+from service.benchmarks.runner import JUDGES, ROWS_FILE, run_benchmark, table_row
 from service.benchmarks.theory import (
     coverage,
     drift,
@@ -276,6 +278,34 @@ def test_worst_cases_are_kept_once_for_each_surface(fractal: tuple[Case, Seen], 
         judgement.keep_if_bad(verdict, seen)
     (shown,) = judgement.worst.values()
     assert shown.ratio == 1.0 and math.sqrt(float((shown.error_deg**2).mean())) == pytest.approx(shown.slope_deg)
+
+
+def test_a_pass_becomes_the_quick_rows_a_table_and_pictures(
+    scenes: dict[str, Scene], classical: ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Judged by itself: classical's ratios to itself are 1, and no row is named that the list does not have."""
+    few = [scenes["fractal"], scenes["facet"]]
+    monkeypatch.setattr(judged, "held_out_scenes", lambda data, quick: iter(few))
+    report = accuracy.measure(Request(True, None, (CLASSICAL, "seed-2")))
+    targets = tomllib.loads(ROWS_FILE.read_text(encoding="utf-8"))
+    assert set(report.rows) <= set(targets["accuracy"]) and set(JUDGES) <= set(targets)
+    row = report.rows["slope_vs_classical_n10000"]
+    assert isinstance(row, Measured) and row.value == 1.0 and "model set seed-2 is not installed" in row.conditions
+    assert report.table is not None and report.table.row_count == 4 and report.draw is not None
+    files = report.draw(tmp_path)
+    assert len(files) == 5 and all(file.stat().st_size > 500 for file in files)
+    lines = (tmp_path / "accuracy.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + 4 * len((CLASSICAL, SMOOTHED, FC, PCA))
+
+
+def test_integrators_are_compared_on_the_same_slopes(
+    scenes: dict[str, Scene], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judged, "held_out_scenes", lambda data, quick: iter([scenes["fractal"]]))
+    report = integrators.measure(Request(True, None, (CLASSICAL,)))
+    row = report.rows["pinn_vs_best_classical_worst"]
+    assert isinstance(row, Measured) and 1.0 <= row.value + 1e-5 < 1.05
+    assert report.draw is not None and report.draw(tmp_path) == [tmp_path / "integrators.csv"]
 
 
 def test_sets_are_loaded_once_and_classical_is_always_there() -> None:
