@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
+from rich.table import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,31 @@ class Measured:
     @property
     def ratio(self) -> float | None:
         return self.value / self.peer_value if self.peer_value else None
+
+
+@dataclass(frozen=True, slots=True)
+class NotMeasured:
+    """A row that could not be measured here, and why."""
+
+    reason: str
+
+
+class Request(NamedTuple):
+    """What a judge of model sets is asked: `models` are sets of one recipe, the first of which the rows are about."""
+
+    quick: bool
+    data: Path | None
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Rows, why others are left out, a table to print after them, and what draws the same measurement into a folder."""
+
+    rows: Mapping[str, Measured | NotMeasured]
+    left_out: str = ""
+    table: Table | None = None
+    draw: Callable[[Path], list[Path]] | None = None
 
 
 def tell_progress(what: str) -> None:

@@ -12,12 +12,17 @@ from rich.console import Console
 from rich.table import Table
 
 from acquisition.errors import BadInput
-from service.benchmarks.measured import Measured
+from inference.registry import DEFAULT_MODEL
+from service.benchmarks.measured import Measured, NotMeasured, Report, Request
 
 ROWS_FILE = Path(__file__).parent / "rows.toml"
+WIDEST = 400
 
 Benchmark = Callable[[bool, Path | None], Mapping[str, Measured]]
 """Measures (quick or not, with a folder of real data or without); rows that it leaves out count as missed."""
+
+Judge = Callable[[Request], Report]
+"""Measures model sets; what it draws is what it measured."""
 
 Drawing = Callable[[Path, bool, Path | None], list[Path]]
 """Draws pictures into a folder (quick or not, with a folder of real data or without) and returns their files."""
@@ -50,6 +55,18 @@ def _effects(quick: bool, data: Path | None) -> Mapping[str, Measured]:
     return effects.measure(quick, data)
 
 
+def _accuracy(request: Request) -> Report:
+    from service.benchmarks import accuracy
+
+    return accuracy.measure(request)
+
+
+def _integrators(request: Request) -> Report:
+    from service.benchmarks import integrators
+
+    return integrators.measure(request)
+
+
 def _effects_picture(folder: Path, quick: bool, data: Path | None) -> list[Path]:
     from service.benchmarks import effects
 
@@ -68,34 +85,60 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "physics": _physics,
     "effects": _effects,
 }
+JUDGES: Mapping[str, Judge] = {"accuracy": _accuracy, "integrators": _integrators}
 DRAWINGS: Mapping[str, Drawing] = {"physics": _vision_field, "effects": _effects_picture}
 
 
 def run_benchmark(
-    what: str, quick: bool, json_file: Path | None, data: Path | None, pictures: Path | None = None
+    what: str,
+    quick: bool,
+    json_file: Path | None,
+    data: Path | None,
+    pictures: Path | None = None,
+    models: tuple[str, ...] = (),
 ) -> None:
-    """Measure, print, write the rows and draw pictures when asked to. Raises `BadInput` for what isn't known."""
-    if what not in BENCHMARKS:
-        raise BadInput(f"benchmark {what!r} is unknown; known: {', '.join(BENCHMARKS)}")
-    if pictures is not None and what not in DRAWINGS:
-        raise BadInput(f"benchmark {what!r} has no pictures; those that have: {', '.join(DRAWINGS)}")
+    """Measure, print, write the rows and draw pictures when asked to. `models`: sets of one recipe to judge, the first
+    for the rows and the others for the spread; none is the default one. Raises `BadInput` for what isn't known."""
+    if what not in (*BENCHMARKS, *JUDGES):
+        raise BadInput(f"benchmark {what!r} is unknown; known: {', '.join((*BENCHMARKS, *JUDGES))}")
+    if pictures is not None and what not in (*DRAWINGS, *JUDGES):
+        raise BadInput(f"benchmark {what!r} has no pictures; those that have: {', '.join((*DRAWINGS, *JUDGES))}")
+    if models and what not in JUDGES:
+        raise BadInput(f"benchmark {what!r} judges no model set; those that do: {', '.join(JUDGES)}")
     targets = tomllib.loads(ROWS_FILE.read_text(encoding="utf-8"))[what]
-    measured = BENCHMARKS[what](quick, data)
-    rows = [table_row(name, target, measured.get(name), quick) for name, target in targets.items()]
+    report = _report(what, quick, data, models or (DEFAULT_MODEL,))
+    nothing = NotMeasured(report.left_out) if report.left_out else None
+    rows = [table_row(name, target, report.rows.get(name, nothing), quick) for name, target in targets.items()]
     _print(what, rows)
+    if report.table is not None:
+        console = Console()
+        # A terminal that is too narrow wraps lines: better than figures cut short.
+        wanted = console.measure(report.table, options=console.options.update(max_width=WIDEST)).maximum
+        Console(width=max(console.width, wanted)).print(report.table)
     if json_file is not None:
         json_file.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-    if pictures is not None:
+    if pictures is not None and report.draw is not None:
         pictures.mkdir(parents=True, exist_ok=True)
-        for file in DRAWINGS[what](pictures, quick, data):
+        for file in report.draw(pictures):
             Console().print(f"wrote {file}", highlight=False, soft_wrap=True)
 
 
-def table_row(name: str, target: Mapping[str, Any], found: Measured | None, quick: bool) -> dict[str, Any]:
+def _report(what: str, quick: bool, data: Path | None, models: tuple[str, ...]) -> Report:
+    if what in JUDGES:
+        return JUDGES[what](Request(quick, data, models))
+    drawing = DRAWINGS.get(what)
+    draw = None if drawing is None else lambda folder: drawing(folder, quick, data)
+    return Report(BENCHMARKS[what](quick, data), draw=draw)
+
+
+def table_row(
+    name: str, target: Mapping[str, Any], found: Measured | NotMeasured | None, quick: bool
+) -> dict[str, Any]:
     """A row as the JSON has it. `target`: its entry in rows.toml. A row that wasn't measured doesn't hold."""
     row = {"name": name, "value": None, "unit": target["unit"], "target": target["target"]}
-    if found is None:
+    if not isinstance(found, Measured):
         reason = "not measured with --quick" if quick and not target.get("quick") else "not measured"
+        reason = reason if found is None else f"not measured: {found.reason}"
         return {**row, "peer": "", "peer_value": None, "ratio": None, "holds": False, "conditions": reason}
     limit = target["target"]
     holds = found.value <= limit if target["better"] == "lower" else found.value >= limit

@@ -15,7 +15,7 @@ import zmq.auth
 
 from acquisition.errors import BadInput
 from inference.pipeline import Pipeline
-from inference.registry import list_model_sets
+from inference.registry import DEFAULT_MODEL, list_model_sets
 from service.benchmarks import run_benchmark
 from service.commands.shared import AsJson, Config, say, say_json
 from service.settings import load_settings
@@ -45,19 +45,23 @@ def models(as_json: AsJson = False) -> None:
 
 
 def bench(
-    what: Annotated[str, typer.Argument(help="live, physics, effects or imprint.")] = "live",
+    what: Annotated[str, typer.Argument(help="live, accuracy, integrators, physics, effects or imprint.")] = "live",
     quick: Annotated[bool, typer.Option("--quick", help="End within 40 s.")] = False,
     data: Annotated[Path | None, typer.Option("--data", help="Folder of real data.", exists=True)] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")] = None,
     pictures: Annotated[
-        Path | None, typer.Option("--pictures", help="Also draw into this folder (physics, effects).")
+        Path | None, typer.Option("--pictures", help="Also draw into this folder (not live, imprint).")
     ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Model set that accuracy, integrators judge.")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="More sets of its recipe: name,name.")] = None,
 ) -> None:
-    """Measure this machine against the fixed list of rows; `physics` needs the extra `bench`.
+    """Measure this machine, or a model set, against the fixed list of rows; `physics` needs the extra `bench`.
 
-    Example: eclips bench live --quick
+    Example: eclips bench accuracy --quick --model classical
     """
-    run_benchmark(what, quick, json_file, data, pictures)
+    others = [name.strip() for name in seeds.split(",") if name.strip()] if seeds else []
+    models = (model or DEFAULT_MODEL, *others) if model or others else ()
+    run_benchmark(what, quick, json_file, data, pictures, models)
 
 
 def doctor(config: Config = None, as_json: AsJson = False) -> None:

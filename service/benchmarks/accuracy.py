@@ -1,0 +1,74 @@
+"""`eclips bench accuracy`: one pass over the fixed test set, every method's final height map against the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+
+from inference.registry import list_model_sets
+from inference.training.held_out import Scene
+from service.benchmarks import accuracy_rows
+from service.benchmarks.crosschecks import CYCLE_DOSE, MAP_DOSES, beside_map, cycle
+from service.benchmarks.judged import CLASSICAL, SPECIAL, judge, model_sets, seen_cases
+from service.benchmarks.judgement import Judgement
+from service.benchmarks.measured import Measured, NotMeasured, Report, Request, tell_progress
+
+FROM_OTHERS: Mapping[str, Callable[[str, bool], Measured | NotMeasured]] = {}
+"""Rows that a module of their own measures, by name: called with the set's name and whether to be quick."""
+
+
+def measure(request: Request) -> Report:
+    """Rows of [accuracy] for the first of the request's sets. Real maps come from `data`/afm and are one family
+    together. A set that is not installed leaves all rows unmeasured; another seed that is not is left out, and told.
+
+    Raises `BadInput` for a data folder without usable maps.
+    """
+    from service.benchmarks import accuracy_pictures
+
+    usable, missing = installed(request.models)
+    if request.models[0] not in usable:
+        return Report({}, left_out=missing)
+    judgement = judged(request._replace(models=usable))
+    rows: dict[str, Measured | NotMeasured] = dict(accuracy_rows.rows(judgement, request.quick, missing))
+    if not request.quick and not judgement.beside_map:
+        rows["network_vs_map"] = NotMeasured("MAP needs torch: install eclips-live with the extra `train`")
+    for name, other in FROM_OTHERS.items():
+        tell_progress(name)
+        rows[name] = other(judgement.model, request.quick)
+    table = accuracy_pictures.table(judgement)
+    return Report(rows, table=table, draw=lambda folder: accuracy_pictures.draw(folder, judgement))
+
+
+def judged(request: Request) -> Judgement:
+    """The pass itself; the request's sets are installed."""
+    judgement, sets = Judgement(request.models), model_sets(request.models)
+    asked = {name: sets[name] for name in request.models}
+    with_map = find_spec("torch") is not None
+    looked_at: set[tuple[str, float]] = set()
+    for seen in seen_cases(request.data, request.quick, sets, lambda scene: _is_wanted(scene, request.quick)):
+        verdict, seen = judge(seen, sets[CLASSICAL], request.quick)
+        judgement.verdicts.append(verdict)
+        judgement.keep_if_bad(verdict, seen)
+        first = (verdict.family, verdict.dose)
+        if request.quick or verdict.family in SPECIAL or first in looked_at:
+            continue
+        looked_at.add(first)
+        if verdict.dose == CYCLE_DOSE:
+            for name, model in sets.items():
+                judgement.cycles.setdefault(name, []).append(cycle(seen, model))
+        if with_map and verdict.dose in MAP_DOSES:
+            judgement.beside_map.append(beside_map(seen, asked))
+    return judgement
+
+
+def installed(models: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """Those of them that are, in their order, and in words what is missing."""
+    known = {card.name for card in list_model_sets()}
+    missing = [name for name in models if name not in known]
+    told = ", ".join(f"model set {name} is not installed" for name in missing)
+    return tuple(name for name in dict.fromkeys(models) if name in known), told
+
+
+def _is_wanted(scene: Scene, quick: bool) -> bool:
+    """Chirps and known spectra belong to rows that take the full run."""
+    return not quick or scene.family not in ("chirp", "known_spectrum")
