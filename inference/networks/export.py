@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -88,18 +91,30 @@ def _export(graph: nn.Module, slot: str, taken: Callable[[str], bool], path: Pat
         shape = [EXAMPLE[axis] if isinstance(axis, str) else axis for axis in axes]
         examples.append(torch.ones(shape, dtype=ELEMENTS[kind]))
         shapes[name] = {place: dynamic[axis] for place, axis in enumerate(axes) if isinstance(axis, str)}
-    program = torch.onnx.export(
-        graph.eval(),
-        tuple(examples),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=names,
-        output_names=list(SLOTS[slot].outputs),
-        dynamic_shapes=shapes,
-        verbose=False,
-    )
+    with warnings.catch_warnings(), _quiet(logging.getLogger("torch.onnx")):
+        warnings.simplefilter("ignore")  # the exporter's, about its own insides
+        program = torch.onnx.export(
+            graph.eval(),
+            tuple(examples),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=names,
+            output_names=list(SLOTS[slot].outputs),
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
     assert program is not None
     model = program.model_proto
     model.ir_version = 10
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -12,23 +12,23 @@ from inference.registry import CARD, MODELS, SLOTS, ModelCard, Part, find_model_
 VERSION = "1"
 
 
-def install_part(folder: Path, slot: str, write: Callable[[Path], None], part: Part) -> ModelCard:
-    """Let `write` put a graph into `slot` of the set in `folder`, whose name is the set's; returns the new card.
+def like_classical(folder: Path) -> Path:
+    """The set in `folder`; where there is none, one of that name with the classical graphs."""
+    if not (folder / CARD).is_file():
+        classical = find_model_set("classical", MODELS)
+        folder.mkdir(parents=True, exist_ok=True)
+        for slot in SLOTS:
+            shutil.copy(classical.graph(slot), folder)
+        write_card(ModelCard(folder.name, VERSION, classical.description, classical.parts, folder))
+    return folder
 
-    A folder without a set starts as a copy of the classical one.
-    """
-    card = read_card(folder) if (folder / CARD).is_file() else _like_classical(folder)
+
+def install_part(folder: Path, slot: str, write: Callable[[Path], None], part: Part) -> ModelCard:
+    """Let `write` put a graph into `slot` of the set in `folder`; returns the new card."""
+    card = read_card(folder)
     write(card.graph(slot))
     learned = [name for name in SLOTS if name == slot or card.parts[name].hours > 0]
     exact = [name for name in SLOTS if name not in learned]
     description = f"learned: {', '.join(learned)}; as in classical: {', '.join(exact) or 'nothing'}"
     write_card(replace(card, description=description, parts={**card.parts, slot: part}))
     return read_card(folder)
-
-
-def _like_classical(folder: Path) -> ModelCard:
-    classical = find_model_set("classical", MODELS)
-    folder.mkdir(parents=True, exist_ok=True)
-    for slot in SLOTS:
-        shutil.copy(classical.graph(slot), folder)
-    return ModelCard(folder.name, VERSION, classical.description, classical.parts, folder)

@@ -9,24 +9,30 @@ from pathlib import Path
 from torch import nn
 
 from acquisition.errors import BadInput
-from inference.networks.export import export_slopes
+from inference.networks.export import export_integrator, export_slopes
+from inference.networks.integrator import IntegratorNet
 from inference.networks.slopes import SlopeNet
 from inference.registry import ModelCard, Part
-from inference.training.model_set import install_part
+from inference.training.integrator import IntegratorLesson
+from inference.training.model_set import install_part, like_classical
 from inference.training.run import Lesson, Recipe, logged, train
 from inference.training.slopes import SlopeLesson
 
 
 @dataclass(frozen=True, slots=True)
 class Net:
-    """`recipe` is the full one, `quick` one of about a minute."""
+    """`lesson` takes the folder of the set that the graph becomes part of: some learn on what the others give. `recipe`
+    is the full one, `quick` one of about a minute."""
 
     slot: str
-    lesson: Callable[[], Lesson]
+    lesson: Callable[[Path], Lesson]
     export: Callable[[nn.Module, Path], None]
     recipe: Recipe
     quick: Recipe
     data: str
+
+
+FRAMES = "simulated frames: fourteen families of surfaces, 64 detector geometries, N from 50 to 100 000"
 
 
 def _export_slopes(net: nn.Module, path: Path) -> None:
@@ -34,14 +40,27 @@ def _export_slopes(net: nn.Module, path: Path) -> None:
     export_slopes(net, path)
 
 
+def _export_integrator(net: nn.Module, path: Path) -> None:
+    assert isinstance(net, IntegratorNet)
+    export_integrator(net, path)
+
+
 NETS: Mapping[str, Net] = {
     "slopes": Net(
         slot="slopes",
-        lesson=SlopeLesson,
+        lesson=lambda folder: SlopeLesson(),
         export=_export_slopes,
         recipe=Recipe(),
         quick=Recipe(samples=2_400, width=16, depth=3, validation_batches=4),
-        data="simulated frames: fourteen families of surfaces, 64 detector geometries, N from 50 to 100 000",
+        data=FRAMES,
+    ),
+    "pinn": Net(
+        slot="integrate",
+        lesson=IntegratorLesson,
+        export=_export_integrator,
+        recipe=Recipe(samples=120_000, width=16, depth=3, blocks=1),
+        quick=Recipe(samples=2_400, width=8, depth=3, blocks=1, validation_batches=4),
+        data=f"slopes that the set's own graphs and classical ones give for {FRAMES}",
     ),
 }
 
@@ -68,7 +87,8 @@ def train_and_install(
     Raises `BadInput` for an unknown name, and when `state` holds a run of another recipe.
     """
     net = find_net(name)
-    trained = train(net.lesson(), state, recipe, processes, progress, until_s)
+    folder = like_classical(models / set_name)
+    trained = train(net.lesson(folder), state, recipe, processes, progress, until_s)
     figures = logged(state)[-1]
     part = Part(
         command=f"eclips train {name} --samples {recipe.samples} --seed {recipe.seed} --name {set_name}",
@@ -77,4 +97,4 @@ def train_and_install(
         hours=figures.pop("hours"),
         figures=figures,
     )
-    return install_part(models / set_name, net.slot, lambda path: net.export(trained, path), part)
+    return install_part(folder, net.slot, lambda path: net.export(trained, path), part)

@@ -13,23 +13,22 @@ class Rehearsal:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._kept: Examples = {}
-        self._hardness = torch.zeros(0)
+        self._kept: list[tuple[float, Examples]] = []
 
     def __len__(self) -> int:
-        return len(self._hardness)
+        return len(self._kept)
 
     def offer(self, examples: Examples, hardness: Tensor) -> None:
         """`hardness` (B,): larger is harder."""
-        together = torch.cat([self._hardness, hardness])
-        chosen = together.argsort(descending=True)[: self._most]
-        joined = {name: torch.cat([self._kept[name], new]) if self._kept else new for name, new in examples.items()}
-        self._hardness = together[chosen]
-        self._kept = {name: values[chosen] for name, values in joined.items()}
+        for place, hard in enumerate(hardness.tolist()):
+            if len(self._kept) == self._most and hard <= self._kept[-1][0]:
+                continue
+            own = {name: values[place].clone() for name, values in examples.items()}
+            self._kept.append((hard, own))
+            self._kept.sort(key=lambda kept: -kept[0])
+            del self._kept[self._most :]
 
     def take(self, count: int) -> Examples:
         """The hardest `count`; they are forgotten, so that what can't be learned isn't seen for ever."""
-        taken = {name: values[:count] for name, values in self._kept.items()}
-        self._kept = {name: values[count:] for name, values in self._kept.items()}
-        self._hardness = self._hardness[count:]
-        return taken
+        taken, self._kept = self._kept[:count], self._kept[count:]
+        return {name: torch.stack([example[name] for _, example in taken]) for name in taken[0][1]}

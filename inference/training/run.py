@@ -82,7 +82,8 @@ def train(
 
     Stops after `until_s` seconds and can be called again: weights, optimisers and place in the stream are kept. The
     log has one line for each save: samples, the mean of every loss since the last line, and the lesson's figures;
-    `progress.png` beside it is drawn anew each time. Raises `BadInput` when `folder` holds a run of another recipe.
+    `progress.png` beside it is drawn anew each time. Raises `BadInput` when `folder` holds a run of another recipe;
+    a run may be made longer or shorter, though.
     """
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(lesson, recipe)
@@ -198,9 +199,11 @@ class Run:
 
     def load(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
-        if state["recipe"] != asdict(self.recipe):
-            other = ", ".join(f"{k} = {v}" for k, v in state["recipe"].items() if v != asdict(self.recipe)[k])
-            raise BadInput(f"{path} is a run of another recipe ({other}): go on with that one, or name a new folder")
+        mine = asdict(self.recipe)
+        other = {name: value for name, value in state["recipe"].items() if name != "samples" and value != mine[name]}
+        if other:
+            told = ", ".join(f"{name} = {value}" for name, value in other.items())
+            raise BadInput(f"{path} is a run of another recipe ({told}): go on with that one, or name a new folder")
         self.net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
         for (optimiser, _), kept in zip(self.optimisers, state["optimisers"], strict=True):

@@ -140,8 +140,8 @@ def test_a_run_that_was_stopped_goes_on_and_becomes_part_of_a_set(tmp_path: Path
     assert "--samples 64" in part.command
     assert card.parts["integrate"] == find_model_set("classical").parts["integrate"]
     assert (tmp_path / "run" / "progress.png").stat().st_size > 1000
-    with pytest.raises(BadInput, match="samples = 64"):
-        train(SlopeLesson(), tmp_path / "run", replace(TINY, samples=128), 0, lambda samples, most: None)
+    with pytest.raises(BadInput, match="width = 8"):
+        train(SlopeLesson(), tmp_path / "run", replace(TINY, width=16), 0, lambda samples, most: None)
 
 
 def test_a_minute_of_training_is_better_than_classical(tmp_path: Path) -> None:
