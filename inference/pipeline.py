@@ -12,6 +12,7 @@ from acquisition.clock import SystemClock
 from acquisition.frames import Frame, Optics, Result, ResultHeader
 from acquisition.instrument import Instrument
 from inference.calibration import Calibration, calibrate
+from inference.faulty_segments import without_faulty
 from inference.registry import CALIBRATION, DEFAULT_MODEL, SLOTS, find_model_set
 from inference.session import OnnxSession
 
@@ -36,12 +37,14 @@ class Pipeline:
         self._warm_up()
 
     def reconstruct(self, frame: Frame, instrument: Instrument) -> Result:
-        """Height, residual and sigma of one frame, with figures and timing. The frame's own optics win."""
+        """Height, residual and sigma of one frame, with figures and timing. The frame's own optics win; segments that
+        show nothing are left out. Raises `BadInput` when those left are too few."""
         began = time.perf_counter()
         used = with_optics(instrument, frame.header.optics)
-        calibration = calibrate(used, frame.images)
+        names = tuple(segment.name for segment in used.detector.segments)
+        images, calibration = without_faulty(frame.images, calibrate(used, frame.images), names)
         timing_s = {"calibrate": time.perf_counter() - began}
-        layers = self._run(frame.images, calibration, timing_s)
+        layers = self._run(images, calibration, timing_s)
         at = SystemClock().now()
         header = ResultHeader(
             run_id=frame.header.run_id,

@@ -136,7 +136,9 @@ export class HeightPane {
     for (const [id, value] of [["height-low", low], ["height-high", high]]) {
       if (document.activeElement !== $(id)) $(id).value = digits((value - this.zero) * 1e9);
     }
-    setText($("height-note"), `frame ${result.sequence}${result.estimated?.length ? " · estimated" : ""}`);
+    const leftOut = result.estimated?.find((told) => told.startsWith("height from"));
+    const note = leftOut ? ` · ${leftOut.split(":")[0]}` : result.estimated?.length ? " · estimated" : "";
+    setText($("height-note"), `frame ${result.sequence}${note}`);
     $("height-note").title = result.estimated?.length ? `estimated from the frame: ${result.estimated.join("; ")}` : "";
   }
 
