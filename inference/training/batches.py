@@ -83,6 +83,12 @@ def examples(
 ) -> Iterator[Examples]:
     """Endless, from group `start` of `sample_stream` on; `batch` must divide 64, the samples of a geometry. `prepare`
     makes them of a batch, where the batch is made."""
-    context = "spawn" if processes else None
     stream = _Stream(seed, size_px, batch, start, prepare)
-    return iter(DataLoader(stream, batch_size=None, num_workers=processes, multiprocessing_context=context))
+    if not processes:
+        return iter(DataLoader(stream, batch_size=None))
+    # The surfaces of a group come first and take most of its time: with room for two groups nobody waits.
+    ahead = 2 * GROUP // batch
+    loader = DataLoader(
+        stream, batch_size=None, num_workers=processes, prefetch_factor=ahead, multiprocessing_context="spawn"
+    )
+    return iter(loader)
