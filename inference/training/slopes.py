@@ -15,12 +15,15 @@ from inference.training.run import Recipe
 
 OUTLIER_SIGMAS = 3.0
 LEAST_ANGLE = 1e-3
+LEAST_ERROR = 1e-6
+WITHIN = 0.6827
 
 
 class SlopeLesson:
-    """Likelihood of the errors under the stated sigmas, and the angle by which the integrated surface is off.
+    """Errors weighed by the stated sigmas, how many of them lie within one, and the angle by which the integrated
+    surface is off.
 
-    The likelihood alone would let the network neglect what it calls uncertain. The logarithm of a frame's rms angle
+    Weighed errors alone would let the network neglect what it calls uncertain. The logarithm of a frame's rms angle
     makes a frame's relative improvement count, at any dose and steepness; it is taken of the integrated surface,
     because that is what is judged (models.md, "Figures to reach").
     """
@@ -43,8 +46,8 @@ class SlopeLesson:
         with torch.no_grad():
             before = rms_angle(*slopes_of(integrate(given["p"], given["q"])), true_p, true_q)
         return {
-            "likelihood_p": _likelihood(p - true_p, sigma_p),
-            "likelihood_q": _likelihood(q - true_q, sigma_q),
+            "weighted": weighted(p - true_p, sigma_p) + weighted(q - true_q, sigma_q),
+            "coverage": coverage(p - true_p, sigma_p) + coverage(q - true_q, sigma_q),
             "angle": torch.log(angle + LEAST_ANGLE),
             "hardness": torch.log((angle.detach() + LEAST_ANGLE) / (before + LEAST_ANGLE)),
         }
@@ -88,8 +91,15 @@ def normals(p: Tensor, q: Tensor) -> Tensor:
     return torch.stack([-across * upright, -down * upright, upright], dim=1)
 
 
-def _likelihood(off: Tensor, sigma: Tensor) -> Tensor:
-    """(B,) negative log likelihood, outliers bounded."""
-    scaled = off / sigma
+def weighted(off: Tensor, sigma: Tensor) -> Tensor:
+    """(B,) squares of the errors in units of sigma, outliers bounded. Sigma only weighs here: `coverage` learns it."""
+    scaled = off / sigma.detach()
     bounded = nn.functional.huber_loss(scaled, torch.zeros_like(scaled), delta=OUTLIER_SIGMAS, reduction="none")
-    return (bounded + torch.log(sigma)).mean(dim=(1, 2))
+    return bounded.mean(dim=(1, 2))
+
+
+def coverage(off: Tensor, sigma: Tensor) -> Tensor:
+    """(B,) pinball loss whose minimum is the sigma that covers 68.27 % of the errors, whatever their distribution;
+    a likelihood would fit the tails and cover too much in between."""
+    beyond = torch.log(off.detach().abs() + LEAST_ERROR) - torch.log(sigma)
+    return torch.maximum(WITHIN * beyond, (WITHIN - 1.0) * beyond).mean(dim=(1, 2))

@@ -29,7 +29,7 @@ from inference.training.frames import Conditions, sample_stream
 from inference.training.nets import train_and_install
 from inference.training.rehearsal import Rehearsal
 from inference.training.run import Recipe, Run, train
-from inference.training.slopes import SlopeLesson, rms_angle
+from inference.training.slopes import SlopeLesson, coverage, rms_angle
 
 TINY = Recipe(samples=64, size_px=32, batch=16, width=8, depth=2, blocks=1, validation_batches=1)
 
@@ -110,8 +110,20 @@ def test_steps_lower_the_losses_on_what_they_see() -> None:
     for _ in range(25):
         run.learn(seen)
         means = run.mean_losses()
-        totals.append(means["likelihood_p"] + means["likelihood_q"] + means["angle"])
+        totals.append(means["weighted"] + means["coverage"] + means["angle"])
     assert min(totals[-5:]) < totals[0] - 0.05
+
+
+def test_the_sigma_that_is_learned_covers_two_thirds_of_heavy_tailed_errors() -> None:
+    torch.manual_seed(0)
+    errors = torch.distributions.StudentT(2.0).sample((1, 200, 200))
+    log_sigma = torch.zeros(1, requires_grad=True)
+    for _ in range(300):
+        coverage(errors, torch.exp(log_sigma)).mean().backward()
+        with torch.no_grad():
+            log_sigma -= 0.1 * log_sigma.grad
+            log_sigma.grad = None
+    assert float((errors.abs() < torch.exp(log_sigma)).float().mean()) == pytest.approx(0.6827, abs=0.01)
 
 
 def test_the_hardest_examples_are_rehearsed_once() -> None:
