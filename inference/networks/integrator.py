@@ -51,26 +51,40 @@ class IntegratorNet(nn.Module):
         axis; `aspect` is the pixel's width over its height."""
         fitted_p, fitted_q = slopes_of(integrate(p, q, aspect), aspect)
         off_p, off_q = fitted_p - p, fitted_q - q
-        features = torch.stack(
-            [
-                _on_pixels_p(p.clamp(-STEEPEST, STEEPEST)),
-                _on_pixels_q(q.clamp(-STEEPEST, STEEPEST)),
-                _on_pixels_p(off_p.clamp(-STEEPEST, STEEPEST)),
-                _on_pixels_q(off_q.clamp(-STEEPEST, STEEPEST)),
-                _on_pixels_p(torch.tanh(0.3 * off_p / sigma_p)),
-                _on_pixels_q(torch.tanh(0.3 * off_q / sigma_q)),
-                _on_pixels_p(0.3 * torch.log(sigma_p)),
-                _on_pixels_q(0.3 * torch.log(sigma_q)),
-                rejected,
-                0.5 * torch.log1p(residual.clamp(0.0, 1e3)),
-            ],
-            dim=1,
-        )
+        features = features_of(p, q, off_p, off_q, sigma_p, sigma_q, rejected, residual)
         share_p, share_q, add_p, add_q = self.net(features).unbind(1)
         better_p = p + share_p[:, :, :-1] * off_p + add_p[:, :, :-1]
         better_q = q + share_q[:, :-1] * off_q + add_q[:, :-1]
         squares = (off_p**2).mean(dim=(1, 2)) + (off_q**2).mean(dim=(1, 2))
         return Integrated(integrate(better_p, better_q, aspect), better_p, better_q, (0.5 * squares).sqrt())
+
+
+def features_of(
+    p: Tensor,
+    q: Tensor,
+    off_p: Tensor,
+    off_q: Tensor,
+    sigma_p: Tensor,
+    sigma_q: Tensor,
+    rejected: Tensor,
+    residual: Tensor,
+) -> Tensor:
+    """(B, 10, H, W), all of order one: slopes, what of them fits no surface, sigmas, and where images say otherwise."""
+    return torch.stack(
+        [
+            _on_pixels_p(p.clamp(-STEEPEST, STEEPEST)),
+            _on_pixels_q(q.clamp(-STEEPEST, STEEPEST)),
+            _on_pixels_p(off_p.clamp(-STEEPEST, STEEPEST)),
+            _on_pixels_q(off_q.clamp(-STEEPEST, STEEPEST)),
+            _on_pixels_p(torch.tanh(0.3 * off_p / sigma_p)),
+            _on_pixels_q(torch.tanh(0.3 * off_q / sigma_q)),
+            _on_pixels_p(0.3 * torch.log(sigma_p)),
+            _on_pixels_q(0.3 * torch.log(sigma_q)),
+            rejected,
+            0.5 * torch.log1p(residual.clamp(0.0, 1e3)),
+        ],
+        dim=1,
+    )
 
 
 def _on_pixels_p(values: Tensor) -> Tensor:

@@ -67,6 +67,12 @@ def _integrators(request: Request) -> Report:
     return integrators.measure(request)
 
 
+def _ablations(request: Request) -> Report:
+    from service.benchmarks import ablations
+
+    return ablations.measure(request)
+
+
 def _effects_picture(folder: Path, quick: bool, data: Path | None) -> list[Path]:
     from service.benchmarks import effects
 
@@ -85,7 +91,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "physics": _physics,
     "effects": _effects,
 }
-JUDGES: Mapping[str, Judge] = {"accuracy": _accuracy, "integrators": _integrators}
+JUDGES: Mapping[str, Judge] = {"accuracy": _accuracy, "integrators": _integrators, "ablations": _ablations}
 DRAWINGS: Mapping[str, Drawing] = {"physics": _vision_field, "effects": _effects_picture}
 
 
