@@ -45,7 +45,9 @@ def models(as_json: AsJson = False) -> None:
 
 
 def bench(
-    what: Annotated[str, typer.Argument(help="live, accuracy, integrators, ablations, physics, effects or imprint.")] = "live",
+    what: Annotated[
+        str, typer.Argument(help="live, accuracy, integrators, ablations, physics, effects or imprint.")
+    ] = "live",
     quick: Annotated[bool, typer.Option("--quick", help="End within 40 s.")] = False,
     data: Annotated[Path | None, typer.Option("--data", help="Folder of real data.", exists=True)] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")] = None,
