@@ -38,10 +38,17 @@ class Pipeline:
     def reconstruct(self, frame: Frame, instrument: Instrument) -> Result:
         """Height, residual and sigma of one frame, with figures and timing. The frame's own optics win."""
         began = time.perf_counter()
-        used = with_optics(instrument, frame.header.optics)
-        calibration = calibrate(used, frame.images)
+        calibration = calibrate(with_optics(instrument, frame.header.optics), frame.images)
         timing_s = {"calibrate": time.perf_counter() - began}
-        layers = self._run(frame.images, calibration, timing_s)
+        return self.invert(frame, calibration, np.ones(frame.images.shape[1:], np.float32), timing_s)
+
+    def invert(
+        self, frame: Frame, calibration: Calibration, frames_held: NDArray[np.float32], timing_s: dict[str, float]
+    ) -> Result:
+        """The same for images of a known calibration that are the mean of `frames_held` (H, W) frames at each pixel;
+        `timing_s` is what was spent on them so far."""
+        timing_s = dict(timing_s)
+        layers = self._run(frame.images, calibration, frames_held, timing_s)
         at = SystemClock().now()
         header = ResultHeader(
             run_id=frame.header.run_id,
@@ -53,7 +60,7 @@ class Pipeline:
             model_hashes=self._card.sha256,
             provider=self.provider,
             calibration_hash=calibration.calibration_hash,
-            pixel_size_m=used.scan.pixel_size_m,
+            pixel_size_m=frame.header.optics.pixel_size_m,
             figures=_figures(layers, calibration),
             timing_s=timing_s,
             estimated=calibration.estimated,
@@ -66,9 +73,14 @@ class Pipeline:
         return Result(header, kept)
 
     def _run(
-        self, images: NDArray[np.uint16], calibration: Calibration, timing_s: dict[str, float]
+        self,
+        images: NDArray[np.uint16],
+        calibration: Calibration,
+        frames_held: NDArray[np.float32],
+        timing_s: dict[str, float],
     ) -> dict[str, NDArray[Any]]:
-        values: dict[str, Any] = {"images": images, **{name: getattr(calibration, name) for name in CALIBRATION}}
+        values: dict[str, Any] = {"images": images, "frames_held": frames_held}
+        values |= {name: getattr(calibration, name) for name in CALIBRATION}
         for name, session in self._sessions.items():
             began = time.perf_counter()
             values |= session.run(values)
@@ -91,7 +103,7 @@ class Pipeline:
             calibration_hash="",
             estimated=(),
         )
-        self._run(np.ones((3, *size), np.uint16), calibration, {})
+        self._run(np.ones((3, *size), np.uint16), calibration, np.ones(size, np.float32), {})
 
 
 def with_optics(instrument: Instrument, optics: Optics) -> Instrument:

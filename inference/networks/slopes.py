@@ -46,6 +46,7 @@ class SlopeNet(nn.Module):
         flat_share: Tensor,
         saturation_counts: Tensor,
         beam_sigma_px: Tensor,
+        frames_held: Tensor,
     ) -> Slopes:
         found = moments(
             images,
@@ -56,6 +57,7 @@ class SlopeNet(nn.Module):
             flat_share,
             saturation_counts,
             beam_sigma_px,
+            frames_held,
         )
         add_p, add_q, log_p, log_q = self.net(found.features).unbind(1)
         p, q = _between_columns(found.p) + add_p[:, :, :-1], _between_rows(found.q) + add_q[:, :-1]
