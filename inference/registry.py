@@ -29,10 +29,7 @@ TENSORS: Mapping[str, tuple[str, tuple[str | int, ...]]] = {
     "pixel_size_m": ("float", ()),
     "pixel_size_y_m": ("float", ()),
     "beam_sigma_px": ("float", ()),
-    "frames_held": (
-        "float",
-        ("H", "W"),
-    ),  # frames that `images` are the mean of, 1 for one: variance is electrons over it
+    "frames_held": ("float", ("H", "W")),  # of how many frames `images` is the mean; divides the variance of electrons
     "p": ("float", ("H", "V")),  # dz/dx between neighbours of a row, V = W - 1
     "q": ("float", ("U", "W")),  # dz/dy between neighbours of a column, U = H - 1
     "sigma_p": ("float", ("H", "V")),  # standard deviations of p and q; large where rejected, never infinite
