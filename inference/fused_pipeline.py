@@ -97,7 +97,8 @@ def _calibration(frame: Frame, instrument: Instrument, timing_s: dict[str, float
 def _on_the_frame(height_m: NDArray[np.float32], fused: Fused) -> NDArray[np.float32]:
     """The estimate lies up to half a pixel off the frame; its height, which is smooth, is moved onto it."""
     moved, _ = resample(height_m[np.newaxis], (-fused.offset_px[0], -fused.offset_px[1]))
-    return moved[0]
+    height: NDArray[np.float32] = moved[0]
+    return height
 
 
 def _inference_s(result: Result) -> float:

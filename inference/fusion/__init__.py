@@ -1,4 +1,4 @@
-"""Frames of one place become one picture of less noise: drift taken out, weighted by variance, forgotten where it moves."""
+"""Frames of one place become one picture of less noise: drift taken out, and forgotten where the surface moves."""
 
 from inference.fusion.estimator import Fused, Fusion
 

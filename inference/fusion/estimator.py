@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from acquisition.errors import BadInput
 from acquisition.frames import Optics
 from inference.calibration import Calibration
-from inference.fusion.merging import counts_of, excess_of, merge, unlikeness
+from inference.fusion.merging import block_sums, brighten, counts_of, excess_of, merge, unlikeness
 from inference.fusion.registration import Shift, find_shift, overlap
 from inference.fusion.resampling import reach_of, resample
 
 LEAST_FRAMES, MOST_FRAMES = 2, 1024
 CLEAR_ERRORS = 2.0
 BLOCK_PX = 16
+SAMPLE_STEP = 4
 MOST_BRIGHTENING = 1.25
 MOST_MOVED = 0.5
 
@@ -108,13 +109,10 @@ class Fusion:
     def _find(self, images: Counts, calibration: Calibration, guess_px: tuple[int, int]) -> Shift:
         """Compares electrons over the root of each segment's mean, so that noise is about 1 everywhere."""
         _, gain, dark = _numbers(calibration)
-        mean = images.mean(axis=(1, 2), dtype=np.float64)
-        electrons = np.maximum((mean - dark) / gain, 1.0)
-        scale = (1.0 / (gain * np.sqrt(electrons))).astype(np.float32)[:, None, None]
-        seen = self._held > 0
-        held = float(np.mean(1.0 / self._held[seen]))
-        level = mean.astype(np.float32)[:, None, None]
-        return find_shift((self._mean - level) * scale, held, (images - level) * scale, 1.0, guess_px)
+        level = images[:, ::SAMPLE_STEP, ::SAMPLE_STEP].mean(axis=(1, 2), dtype=np.float64)
+        scale = 1.0 / (gain * np.sqrt(np.maximum((level - dark) / gain, 1.0)))
+        held = float(np.mean(1.0 / self._held[self._held > 0]))
+        return find_shift(self._mean, held, images, 1.0, scale.astype(np.float32), guess_px)
 
     def _move(self, whole_px: tuple[int, int]) -> None:
         """Let the estimate show what the frame shows; what comes in from outside holds nothing yet."""
@@ -133,7 +131,7 @@ class Fusion:
         pixels, of which the true value is not known, it is the nearest pixel's."""
         new, left = resample(images, offset_px)
         noise = np.full(images.shape[1:], left, np.float32)
-        saturated = (images >= calibration.saturation_counts).any(axis=0)
+        saturated: NDArray[np.bool_] = images.max(axis=0) >= calibration.saturation_counts
         if offset_px != (0.0, 0.0):
             # Overshoot beside bright pixels is no saturation.
             np.minimum(new, calibration.saturation_counts - np.float32(1.0), out=new)
@@ -147,24 +145,20 @@ class Fusion:
         """Scale the estimate to the new frame's beam current, segment by segment: the median over blocks, so that a
         part that changed does not count. False where that is no mere flicker."""
         ceiling, _, dark = _numbers(calibration)
-        rows, columns = (max(size // BLOCK_PX, 1) * min(BLOCK_PX, size) for size in self._held.shape)
-        used = (self._held > 0) & (new < ceiling).all(axis=0) & (self._mean < ceiling).all(axis=0)
-        for segment, (mean, image) in enumerate(zip(self._mean, new, strict=True)):
-            before, after = (
-                _block_sums(np.where(used, values - dark[segment], 0.0)[:rows, :columns]) for values in (mean, image)
-            )
-            lit = before > 0
-            ratio = float(np.median(after[lit] / before[lit])) if lit.any() else 1.0
-            if not 1.0 / MOST_BRIGHTENING < ratio < MOST_BRIGHTENING:
-                return False
-            mean[...] = np.where(mean < ceiling, dark[segment] + np.float32(ratio) * (mean - dark[segment]), mean)
+        seen = (self._held > 0) & (new.max(axis=0) < ceiling) & (self._mean.max(axis=0) < ceiling)
+        used = seen.astype(np.float32)
+        size = min(BLOCK_PX, *used.shape)
+        pixels = block_sums(used[np.newaxis], used, size)
+        before, after = (block_sums(images, used, size) - pixels * dark[:, None, None] for images in (self._mean, new))
+        ratios = np.ones(len(new), np.float32)
+        for segment, (old, now) in enumerate(zip(before, after, strict=True)):
+            lit = old > 0
+            if lit.any():
+                ratios[segment] = np.median(now[lit] / old[lit])
+        if np.abs(np.log(np.maximum(ratios, 1e-3))).max() > np.log(MOST_BRIGHTENING):
+            return False
+        brighten(self._mean, ratios, dark, ceiling)
         return True
-
-
-def _block_sums(values: Floats) -> Floats:
-    rows, columns = (min(BLOCK_PX, size) for size in values.shape)
-    blocks = values.reshape(values.shape[0] // rows, rows, values.shape[1] // columns, columns)
-    return np.asarray(blocks.sum(axis=(1, 3)), np.float32)
 
 
 def _numbers(calibration: Calibration) -> tuple[np.float32, Floats, Floats]:

@@ -1,12 +1,14 @@
-"""How far the surface lies from where it lay: the likeliest shift of one noisy picture against another, and its error."""
+"""How far the surface lies from where it lay: the likeliest shift of one noisy picture against another."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.fft
 import scipy.ndimage
+from numba import njit, prange
 from numpy.typing import NDArray
 
 MOST_PX = 512
@@ -41,10 +43,15 @@ UNKNOWN = Shift(np.zeros(2), np.full(2, np.inf), 0.0, False)
 
 
 def find_shift(
-    kept: Floats, kept_noise: float, new: Floats, new_noise: float, guess_px: tuple[int, int] = (0, 0)
+    kept: NDArray[Any],
+    kept_noise: float,
+    new: NDArray[Any],
+    new_noise: float,
+    scale: Floats,
+    guess_px: tuple[int, int] = (0, 0),
 ) -> Shift:
-    """The shift of `new` against `kept`, both (S, H, W) in units in which all segments have about the same noise;
-    `kept_noise` and `new_noise` are the variances of a pixel.
+    """The shift of `new` against `kept`, both (S, H, W); times `scale` (S,), all segments must have about the same
+    noise, of which `kept_noise` and `new_noise` are a pixel's variances.
 
     Correlates all segments with the weights of maximum likelihood, S / (S (A + B) + A B) at each frequency, with S
     the texture and A and B the noise (Knapp and Carter 1976): they pass the band in which texture stands above noise
@@ -57,7 +64,8 @@ def find_shift(
         mine, theirs = overlap(kept.shape[1:], guess_px)
         if min(part.stop - part.start for part in mine) < 4 * COARSEST_CYCLES:
             return UNKNOWN
-        found = _shift(kept[:, mine[0], mine[1]], kept_noise, new[:, theirs[0], theirs[1]], new_noise)
+        parts = kept[:, mine[0], mine[1]], new[:, theirs[0], theirs[1]]
+        found = _shift(*parts, kept_noise, new_noise, scale)
         if not found.trusted:
             break
         total = found.shift_px + guess_px
@@ -79,16 +87,16 @@ def overlap(shape: tuple[int, ...], shift_px: tuple[int, int]) -> tuple[tuple[sl
     return (first[0], first[1]), (second[0], second[1])
 
 
-def _shift(kept: Floats, kept_noise: float, new: Floats, new_noise: float) -> Shift:
+def _shift(kept: NDArray[Any], new: NDArray[Any], kept_noise: float, new_noise: float, scale: Floats) -> Shift:
     binned = -(-max(kept.shape[1:]) // MOST_PX)
     shape = tuple(scipy.fft.prev_fast_len(size // binned, real=True) for size in kept.shape[1:])
     window = np.outer(*(_taper(size) for size in shape)).astype(np.float32)
     power = float(np.sum(window**2)) / binned**2
-    a, b = (_spectra(images, binned, window) for images in (kept, new))
+    a, b = (_spectra(images, scale, binned, window) for images in (kept, new))
     noise_a, noise_b = kept_noise * power, new_noise * power
     weights, cross = _likelihood(a, noise_a, b, noise_b)
     # Of a half spectrum, the columns between the first and the last stand for their mirror images too.
-    twice = np.full(cross.shape[1], 2.0)
+    twice = np.full(cross.shape[1], 2.0, np.float32)
     twice[0] = 1.0
     if shape[1] % 2 == 0:
         twice[-1] = 1.0
@@ -122,14 +130,30 @@ def _fading(size: int) -> float:
     return float(np.sum(np.diff(taper) ** 2) / np.sum(taper**2))
 
 
-def _spectra(images: Floats, binned: int, window: Floats) -> Spectra:
-    segments, (rows, columns) = len(images), window.shape
-    cut = images[:, : rows * binned, : columns * binned]
-    if binned > 1:
-        cut = cut.reshape(segments, rows, binned, columns, binned).mean(axis=(2, 4), dtype=np.float32)
-    level = np.average(cut, axis=(1, 2), weights=np.broadcast_to(window, cut.shape)).astype(np.float32)
-    found: Spectra = scipy.fft.rfft2((cut - level[:, None, None]) * window, workers=-1)
+def _spectra(images: NDArray[Any], scale: Floats, binned: int, window: Floats) -> Spectra:
+    small = _binned(images, scale, binned, *window.shape)
+    small -= np.einsum("shw,hw->s", small, window)[:, None, None] / window.sum()
+    found: Spectra = scipy.fft.rfft2(small * window, workers=-1)
     return found
+
+
+@njit(nogil=True, cache=True, parallel=True)
+def _binned(images, scale, size, rows, columns):  # type: ignore[no-untyped-def]
+    """(S, rows, columns) float32: means over size x size pixels, less each image's first pixel (which keeps large
+    counts from costing digits), times the scale."""
+    segments = len(images)
+    means = np.empty((segments, rows, columns), np.float32)
+    for line in prange(segments * rows):
+        segment, row = line // rows, line % rows
+        level = np.float32(images[segment, 0, 0])
+        factor = scale[segment] / np.float32(size * size)
+        for column in range(columns):
+            total = np.float32(0.0)
+            for source in range(row * size, (row + 1) * size):
+                for place in range(column * size, (column + 1) * size):
+                    total += np.float32(images[segment, source, place]) - level
+            means[segment, row, column] = total * factor
+    return means
 
 
 def _likelihood(a: Spectra, noise_a: float, b: Spectra, noise_b: float) -> tuple[Floats, Spectra]:
@@ -164,8 +188,8 @@ def _climb(
     fading = np.diag([_fading(size) for size in shape])
     shift, peak, curvature = start.copy(), 0.0, usual
     for _ in range(STEPS):
-        down = rows ** np.arange(3)[:, None] * np.exp(rows * shift[0])
-        across = columns ** np.arange(3)[:, None] * np.exp(columns * shift[1])
+        down = (rows ** np.arange(3)[:, None] * np.exp(rows * shift[0])).astype(np.complex64)
+        across = (columns ** np.arange(3)[:, None] * np.exp(columns * shift[1])).astype(np.complex64)
         moments = np.real(down @ weighted @ across.T)
         peak = float(moments[0, 0])
         prior = usual - peak * fading
