@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,19 +17,27 @@ from inference.fusion.resampling import resample
 from inference.pipeline import Pipeline, with_optics
 
 
+KEPT_RUNS = 2
+
+
+@dataclass(slots=True)
+class _Run:
+    fusion: Fusion
+    last_sequence: int = -1
+
+
 class FusedPipeline:
     """A `Pipeline` that remembers: each frame is fused with those of its run that came before it.
 
     Frames must come in order, one process seeing them all: what another worker took is a gap, which only weakens the
-    estimate; a frame older than the last is left out of it and reconstructed alone. A new run begins anew. `Fusion`
-    says what is raised.
+    estimate; a frame older than the last is left out of it and reconstructed alone. Each run has an estimate of its
+    own, the last two are kept: heights that an earlier run still lacks are made in between. Raises what `Fusion` does.
     """
 
     def __init__(self, pipeline: Pipeline, most_frames: int) -> None:
         self._pipeline = pipeline
-        self._most_frames = most_frames
-        self._fusion = Fusion(most_frames)
-        self._last = ("", -1)
+        self.most_frames = most_frames
+        self._runs = {"": _Run(Fusion(most_frames))}
         self.model = pipeline.model
         self.provider = pipeline.provider
 
@@ -64,14 +72,12 @@ class FusedPipeline:
 
     def _fused(self, frame: Frame, calibration: Calibration, timing_s: dict[str, float]) -> Result | None:
         """None for a frame that comes after later ones."""
-        run_id, sequence = frame.header.key
-        if run_id != self._last[0]:
-            self._fusion = Fusion(self._most_frames)
-        elif sequence <= self._last[1]:
+        run = self._run_of(frame.header.run_id)
+        if frame.header.sequence <= run.last_sequence:
             return None
-        self._last = (run_id, sequence)
+        run.last_sequence = frame.header.sequence
         began = time.perf_counter()
-        fused = self._fusion.add(frame.images, calibration, frame.header.optics)
+        fused = run.fusion.add(frame.images, calibration, frame.header.optics)
         timing_s = {**timing_s, "fuse": time.perf_counter() - began}
         found = self._pipeline.invert(Frame(frame.header, fused.images), calibration, fused.frames_held, timing_s)
         figures = {
@@ -85,6 +91,11 @@ class FusedPipeline:
             "frames_held": fused.frames_held.astype(np.float16),
         }
         return Result(replace(found.header, figures={**found.header.figures, **figures}), layers)
+
+    def _run_of(self, run_id: str) -> _Run:
+        run = self._runs.pop(run_id, None) or _Run(Fusion(self.most_frames))
+        self._runs = {**dict(list(self._runs.items())[1 - KEPT_RUNS :]), run_id: run}
+        return run
 
 
 def _calibration(frame: Frame, instrument: Instrument, timing_s: dict[str, float]) -> Calibration:

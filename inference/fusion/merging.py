@@ -115,7 +115,7 @@ def counts_of(mean, ceiling):  # type: ignore[no-untyped-def]
         for column in range(columns):
             value = mean[segment, row, column]
             if value < ceiling:
-                value = min(max(np.rint(value), np.float32(0.0)), ceiling - np.float32(1.0))
+                value = min(max(value, np.float32(0.0)) + np.float32(0.5), ceiling - np.float32(1.0))
             counts[segment, row, column] = np.uint16(value)
     return counts
 

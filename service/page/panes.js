@@ -1,4 +1,4 @@
-// What the images show: segments, height, normals, residual or sigma; and the values under the pointer.
+// What the images show: segments, height, normals, residual, sigma or fusion; and the values under the pointer.
 
 import { diverging, css, greyTable, table } from "./colours.js";
 import { $, el, setText } from "./dom.js";
@@ -166,10 +166,10 @@ export class NormalsPane {
   }
 }
 
-/** How far the height can be believed: what the model cannot explain, or how sure its slopes are. */
+/** How far the height can be believed: what the model cannot explain, how sure its slopes are, what many frames say. */
 export class TrustPane {
   constructor(page) {
-    this.pane = new Pane($("trust"), "Residual or sigma", page.probe);
+    this.pane = new Pane($("trust"), "Residual, sigma or fusion", page.probe);
     page.imagePanes.push(this.pane);
     for (const radio of document.getElementsByName("trust")) radio.onchange = () => page.wantLayers();
   }
@@ -184,16 +184,22 @@ export class TrustPane {
       const [low, high] = rangeOf(field.data, 0.005);
       const reach = Math.max(Math.abs(low), Math.abs(high));
       const pixels = this.pane.pixels(field.width, field.height);
-      if (low < 0) paintMapped(field.data, -reach, reach, diverging, pixels);
+      if (this.layer === "fused_height") paintMapped(field.data, low, high, table("viridis"), pixels);
+      else if (low < 0) paintMapped(field.data, -reach, reach, diverging, pixels);
       else paintMapped(field.data, low, high, table("inferno"), pixels);
       this.pane.draw();
     }
     if (!figures) return;
-    const typical = this.layer === "residual"
-      ? `rms ${digits(figures.consistency_residual, 2)} σ`
-      : `slope ± ${digits(figures.sigma_slope, 2)}`;
-    setText($("trust-note"), `${percent(figures.rejected_share)} of pixels rejected · ${typical}`);
+    setText($("trust-note"), ["fused_height", "frames_held"].includes(this.layer) ? fusionText(figures)
+      : `${percent(figures.rejected_share)} of pixels rejected · ${this.layer === "residual"
+        ? `rms ${digits(figures.consistency_residual, 2)} σ` : `slope ± ${digits(figures.sigma_slope, 2)}`}`);
   }
+}
+
+/** How many frames a pixel holds, and how far the surface has drifted since the frame before. */
+function fusionText({ frames_held: held, drift_x_px: x, drift_y_px: y }) {
+  if (held == null) return "frames are not fused: start a run that fuses more than one";
+  return `${digits(held, 2)} frames held · drift ${x.toFixed(2)}, ${y.toFixed(2)} px`;
 }
 
 /** The numbers under the pointer, from every layer that is there. */
@@ -211,9 +217,11 @@ export function probeText(page) {
     add("slope", `${digits(slope.p, 2)}, ${digits(slope.q, 2)} (${digits((Math.acos(normal[2]) * 180) / Math.PI, 2)}°)`);
     add("normal", normal.map((part) => part.toFixed(2)).join(" "));
   }
-  for (const [name, unit] of [["residual", " σ"], ["sigma", ""]]) {
+  const fused = live.layers.fused_height;
+  if (fused) add("fused height", length(valueAt(fused, cursor).value, 4));
+  for (const [name, unit] of [["residual", " σ"], ["sigma", ""], ["frames_held", " frames"]]) {
     const layer = live.layers[name];
-    if (layer) add(name, digits(valueAt(layer, cursor).value, 2) + unit);
+    if (layer) add(name.replace("_", " "), digits(valueAt(layer, cursor).value, 2) + unit);
   }
   const segments = live.layers.segments;
   if (segments) {
