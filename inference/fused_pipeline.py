@@ -16,7 +16,6 @@ from inference.fusion import Fused, Fusion
 from inference.fusion.resampling import resample
 from inference.pipeline import Pipeline, with_optics
 
-
 KEPT_RUNS = 2
 
 

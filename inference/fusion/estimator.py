@@ -15,11 +15,12 @@ from inference.fusion.registration import Shift, find_shift, overlap
 from inference.fusion.resampling import reach_of, resample
 
 LEAST_FRAMES, MOST_FRAMES = 2, 1024
-CLEAR_ERRORS = 2.0
+CLEAR_ERRORS = 3.0
 BLOCK_PX = 16
 SAMPLE_STEP = 4
 MOST_BRIGHTENING = 1.25
 MOST_MOVED = 0.5
+PATIENCE = 4
 
 Floats = NDArray[np.float32]
 Counts = NDArray[np.uint16]
@@ -64,6 +65,7 @@ class Fusion:
         self._held = np.empty((0, 0), np.float32)
         self._offset = np.zeros(2)
         self._drift = np.zeros(2)
+        self._lost = 0
 
     def add(self, images: Counts, calibration: Calibration, optics: Optics) -> Fused:
         """Take in one frame, `images` (S, H, W) counts. Another shape, instrument or magnification, or segments that
@@ -75,10 +77,11 @@ class Fusion:
         predicted = np.rint(self._offset + self._drift)
         found = self._find(images, calibration, (int(predicted[0]), int(predicted[1])))
         if not found.trusted:
-            return self._begin(images, calibration)
-        # Less than two standard deviations from a whole pixel is not worth an interpolation.
-        whole = np.rint(found.shift_px)
-        offset = found.shift_px - whole
+            return self._wait(images, calibration)
+        # Less than three standard deviations from no shift, or from a whole pixel, is not worth an interpolation.
+        shift = np.where(np.abs(found.shift_px) < CLEAR_ERRORS * found.error_px, 0.0, found.shift_px)
+        whole = np.rint(shift)
+        offset = shift - whole
         offset[np.abs(offset) < CLEAR_ERRORS * found.error_px] = 0.0
         self._move((int(whole[0]), int(whole[1])))
         new, noise = self._resampled(images, calibration, (float(offset[0]), float(offset[1])))
@@ -92,13 +95,23 @@ class Fusion:
         if forgotten > MOST_MOVED * compared:
             return self._begin(images, calibration)
         self._drift = whole + offset - self._offset
+        self._lost = 0
         self._offset = offset
         return self._told(calibration, found.error_px, True, forgotten / max(compared, 1))
+
+    def _wait(self, images: Counts, calibration: Calibration) -> Fused:
+        """A frame whose place is not told stands alone; after some in a row, the estimate is one of another place."""
+        self._lost += 1
+        if self._lost >= PATIENCE or self._held.max() <= 1.0:
+            return self._begin(images, calibration)
+        here = np.ones(images.shape[1:], np.float32)
+        nowhere = (float("inf"), float("inf"))
+        return Fused(images, here, (0.0, 0.0), nowhere, (0.0, 0.0), joined=False, moved_share=0.0)
 
     def _begin(self, images: Counts, calibration: Calibration) -> Fused:
         self._mean = images.astype(np.float32)
         self._held = np.ones(images.shape[1:], np.float32)
-        self._offset, self._drift = np.zeros(2), np.zeros(2)
+        self._offset, self._drift, self._lost = np.zeros(2), np.zeros(2), 0
         return self._told(calibration, np.full(2, np.inf), False, 0.0)
 
     def _told(self, calibration: Calibration, error_px: NDArray[np.float64], joined: bool, moved: float) -> Fused:

@@ -6,8 +6,8 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-POOL_HALVES = (1, 3)
-LEAST_SIGMAS = 3.0
+POOL_HALVES = (1, 3, 5)
+LEAST_SIGMAS = 2.5
 SHARE_OF_POOL = 8.0
 
 Floats = NDArray[np.float32]
@@ -16,9 +16,9 @@ Counts = NDArray[np.uint16]
 
 @njit(nogil=True, cache=True, parallel=True, fastmath=True)
 def excess_of(unlike, segments):  # type: ignore[no-untyped-def]
-    """(H, W): by how much squared differences of expectation 1, pooled over 3 x 3 or over 7 x 7 pixels and all
-    segments, exceed what noise makes of them. What changes is often a line: a part of the pool, so that its own excess
-    is some times that of the pool."""
+    """(H, W): by how much squared differences of expectation 1, pooled over 3 x 3, 7 x 7 or 11 x 11 pixels and
+    all segments, exceed what noise makes of them. What changes is often a line: a part of the pool, so that its own
+    excess is some times that of the pool."""
     rows, columns = unlike.shape
     excess = np.zeros((rows, columns), np.float32)
     for row in prange(rows):
