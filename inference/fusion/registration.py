@@ -28,6 +28,16 @@ Spectra = NDArray[np.complex64]
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """How counts are compared: less `level` (S,), times `scale` (S,), which gives all segments about the same noise;
+    what reaches `ceiling` says nothing and is taken for the level."""
+
+    level: Floats
+    scale: Floats
+    ceiling: np.float32
+
+
+@dataclass(frozen=True, slots=True)
 class Shift:
     """`shift_px` (2,): rows and columns by which the new picture's content lies further down and right. `error_px`
     (2,): its standard deviations. `evidence`: the correlation's peak over its scatter if nothing were in common.
@@ -47,11 +57,11 @@ def find_shift(
     kept_noise: float,
     new: NDArray[Any],
     new_noise: float,
-    scale: Floats,
+    look: Look,
     guess_px: tuple[int, int] = (0, 0),
 ) -> Shift:
-    """The shift of `new` against `kept`, both (S, H, W); times `scale` (S,), all segments must have about the same
-    noise, of which `kept_noise` and `new_noise` are a pixel's variances.
+    """The shift of `new` against `kept`, both (S, H, W) counts; `kept_noise` and `new_noise` are the variances of a
+    pixel looked at as `look` says.
 
     Correlates all segments with the weights of maximum likelihood, S / (S (A + B) + A B) at each frequency, with S
     the texture and A and B the noise (Knapp and Carter 1976): they pass the band in which texture stands above noise
@@ -65,7 +75,7 @@ def find_shift(
         if min(part.stop - part.start for part in mine) < 4 * COARSEST_CYCLES:
             return UNKNOWN
         parts = kept[:, mine[0], mine[1]], new[:, theirs[0], theirs[1]]
-        found = _shift(*parts, kept_noise, new_noise, scale)
+        found = _shift(*parts, kept_noise, new_noise, look)
         if not found.trusted:
             break
         total = found.shift_px + guess_px
@@ -87,12 +97,12 @@ def overlap(shape: tuple[int, ...], shift_px: tuple[int, int]) -> tuple[tuple[sl
     return (first[0], first[1]), (second[0], second[1])
 
 
-def _shift(kept: NDArray[Any], new: NDArray[Any], kept_noise: float, new_noise: float, scale: Floats) -> Shift:
+def _shift(kept: NDArray[Any], new: NDArray[Any], kept_noise: float, new_noise: float, look: Look) -> Shift:
     binned = -(-max(kept.shape[1:]) // MOST_PX)
     shape = tuple(scipy.fft.prev_fast_len(size // binned, real=True) for size in kept.shape[1:])
     window = np.outer(*(_taper(size) for size in shape)).astype(np.float32)
     power = float(np.sum(window**2)) / binned**2
-    a, b = (_spectra(images, scale, binned, window) for images in (kept, new))
+    a, b = (_spectra(images, look, binned, window) for images in (kept, new))
     noise_a, noise_b = kept_noise * power, new_noise * power
     weights, cross = _likelihood(a, noise_a, b, noise_b)
     # Of a half spectrum, the columns between the first and the last stand for their mirror images too.
@@ -130,28 +140,29 @@ def _fading(size: int) -> float:
     return float(np.sum(np.diff(taper) ** 2) / np.sum(taper**2))
 
 
-def _spectra(images: NDArray[Any], scale: Floats, binned: int, window: Floats) -> Spectra:
-    small = _binned(images, scale, binned, *window.shape)
+def _spectra(images: NDArray[Any], look: Look, binned: int, window: Floats) -> Spectra:
+    small = _binned(images, look.level, look.scale, look.ceiling, binned, *window.shape)
     small -= np.einsum("shw,hw->s", small, window)[:, None, None] / window.sum()
     found: Spectra = scipy.fft.rfft2(small * window, workers=-1)
     return found
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def _binned(images, scale, size, rows, columns):  # type: ignore[no-untyped-def]
-    """(S, rows, columns) float32: means over size x size pixels, less each image's first pixel (which keeps large
-    counts from costing digits), times the scale."""
+def _binned(images, levels, scale, ceiling, size, rows, columns):  # type: ignore[no-untyped-def]
+    """(S, rows, columns) float32: means over size x size pixels, less level, times scale."""
     segments = len(images)
     means = np.empty((segments, rows, columns), np.float32)
     for line in prange(segments * rows):
         segment, row = line // rows, line % rows
-        level = np.float32(images[segment, 0, 0])
+        level = levels[segment]
         factor = scale[segment] / np.float32(size * size)
         for column in range(columns):
             total = np.float32(0.0)
             for source in range(row * size, (row + 1) * size):
                 for place in range(column * size, (column + 1) * size):
-                    total += np.float32(images[segment, source, place]) - level
+                    value = np.float32(images[segment, source, place])
+                    if value < ceiling:
+                        total += value - level
             means[segment, row, column] = total * factor
     return means
 
