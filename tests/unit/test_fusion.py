@@ -89,7 +89,7 @@ def test_a_pixel_holds_the_frames_whose_noise_it_has(still: Shots) -> None:
         gain, dark = segment.gain_counts_per_electron, segment.dark_counts
         assert gain is not None and dark is not None
         one, other = ((fused.images[number] - dark) / gain for fused in (first, second))
-        assert np.var(one - other) / one.mean() == pytest.approx(expected, rel=0.06)
+        assert np.var(one - other) / one.mean() == pytest.approx(expected, rel=0.1)
     assert fuse([*still, *still])[-1].frames_held.max() <= FRAMES * 1.001
 
 
