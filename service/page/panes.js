@@ -190,16 +190,14 @@ export class TrustPane {
       this.pane.draw();
     }
     if (!figures) return;
-    setText($("trust-note"), ["fused_height", "frames_held"].includes(this.layer) ? fusionText(figures)
-      : `${percent(figures.rejected_share)} of pixels rejected · ${this.layer === "residual"
-        ? `rms ${digits(figures.consistency_residual, 2)} σ` : `slope ± ${digits(figures.sigma_slope, 2)}`}`);
+    const rejected = `${percent(figures.rejected_share)} of pixels rejected`, held = figures.frames_held;
+    const fused = held == null ? "not fused: start a run that fuses frames" : `${digits(held, 2)} frames held`;
+    const notes = {
+      residual: `${rejected} · rms ${digits(figures.consistency_residual, 2)} σ`,
+      sigma: `${rejected} · slope ± ${digits(figures.sigma_slope, 2)}`,
+    };
+    setText($("trust-note"), notes[this.layer] ?? fused);
   }
-}
-
-/** How many frames a pixel holds, and how far the surface has drifted since the frame before. */
-function fusionText({ frames_held: held, drift_x_px: x, drift_y_px: y }) {
-  if (held == null) return "frames are not fused: start a run that fuses more than one";
-  return `${digits(held, 2)} frames held · drift ${x.toFixed(2)}, ${y.toFixed(2)} px`;
 }
 
 /** The numbers under the pointer, from every layer that is there. */
