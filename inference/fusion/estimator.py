@@ -32,9 +32,9 @@ class Fused:
     `frames_held` (H, W) float32: the number of frames whose mean would be as little noisy.
 
     `drift_px`: rows and columns by which the surface moved on down and right since the frame before, `drift_error_px`
-    its standard deviations. `offset_px`: where in `images` the frame's own first pixel lies, within half a pixel.
-    `joined`: whether the frame was added to others; where its place could not be told it stands alone. `moved_share`:
-    share of the pixels that forgot most of what they held.
+    its standard deviations. `offset_px`: pixel (row, column) of the frame lies at (row, column) - offset in `images`,
+    within half a pixel. `joined`: whether the frame was added to others; where its place could not be told it stands
+    alone. `moved_share`: share of the pixels that forgot most of what they held.
     """
 
     images: Counts
