@@ -16,6 +16,7 @@ from acquisition.replay import ReplaySource
 from acquisition.run import RunPlan
 from acquisition.status import status_tree
 
+FuseFrames = Annotated[int, Field(ge=0, le=1024)]
 Side = Annotated[int, Field(ge=16, le=8192)]
 
 
@@ -31,6 +32,7 @@ class StartRun(BaseModel):
     notes: Annotated[str, Field(max_length=10_000)] = ""
     keep_truth: bool = False
     hold_after: bool = False
+    fuse_frames: FuseFrames | None = None
 
 
 class StartReplay(BaseModel):
@@ -43,6 +45,7 @@ class StartReplay(BaseModel):
     first: Annotated[int, Field(ge=0)] = 0
     last: Annotated[int, Field(ge=0)] | None = None
     record: bool = False
+    fuse_frames: FuseFrames | None = None
 
 
 class Seek(BaseModel):
@@ -119,6 +122,7 @@ class Commands:
             simulated=self._node.lab.simulated,
             keep_truth=start.keep_truth,
             hold_after=start.hold_after,
+            fuse_frames=self._fuse_frames(start.fuse_frames),
         )
         return {"run_id": (await self._node.machine.start(plan)).run_id}
 
@@ -142,8 +146,12 @@ class Commands:
             notes=f"replay of {manifest.run_id}",
             simulated=manifest.simulated,
             keep_truth=True,
+            fuse_frames=self._fuse_frames(replay.fuse_frames),
         )
         return {"run_id": (await self._node.machine.start(plan)).run_id}
+
+    def _fuse_frames(self, wanted: int | None) -> int:
+        return self._node.settings.fuse_frames if wanted is None else wanted
 
     async def _stop(self, _: Nothing) -> None:
         await self._node.machine.stop()

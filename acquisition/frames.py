@@ -129,7 +129,8 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """What a consumer must know before the first frame. `instrument` is the instrument file as a tree."""
+    """What a consumer must know before the first frame. `instrument` is the instrument file as a tree; `fuse_frames`
+    says how many frames heights may be made of together, below 2 each of its own."""
 
     run_id: str
     source: str
@@ -142,6 +143,7 @@ class RunStarted:
     instrument: Mapping[str, Any]
     expected_frames: int | None
     notes: str
+    fuse_frames: int = 0
 
 
 @dataclass(frozen=True, slots=True)

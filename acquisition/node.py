@@ -38,7 +38,7 @@ SOURCE = "acquisition"
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
-    """`scan` is the default raster of a run."""
+    """`scan` is the default raster of a run, `fuse_frames` how many frames it fuses when it does not say."""
 
     endpoints: Endpoints
     runs_folder: Path
@@ -46,6 +46,7 @@ class NodeSettings:
     keys: CurveKeys | None = None
     scan: ScanRequest = field(default_factory=lambda: ScanRequest(512, 512))
     interlocks: InterlockLimits = field(default_factory=InterlockLimits)
+    fuse_frames: int = 0
 
 
 class AcquisitionNode:

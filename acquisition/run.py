@@ -60,6 +60,7 @@ class RunPlan:
     simulated: bool = False
     keep_truth: bool = False
     hold_after: bool = False
+    fuse_frames: int = 0
 
 
 @dataclass(slots=True)
@@ -194,7 +195,8 @@ class RunMachine:
     async def _arm(self, plan: RunPlan) -> Progress:
         instrument = await plan.source.configure(plan.scan)
         size_px = (plan.scan.height_px, plan.scan.width_px)
-        run = start_run(self._clock.now(), plan.name, plan.source_name, instrument, size_px, plan.frames, plan.notes)
+        about = (plan.frames, plan.notes, plan.fuse_frames)
+        run = start_run(self._clock.now(), plan.name, plan.source_name, instrument, size_px, *about)
         await plan.source.arm()
         try:
             recorder = self._recorder(run, instrument, plan) if plan.record else None

@@ -20,6 +20,7 @@ def start_run(
     size_px: tuple[int, int],
     expected_frames: int | None,
     notes: str,
+    fuse_frames: int = 0,
 ) -> RunStarted:
     """`size_px` is (height, width)."""
     return RunStarted(
@@ -34,6 +35,7 @@ def start_run(
         instrument=instrument.model_dump(mode="json"),
         expected_frames=expected_frames,
         notes=notes,
+        fuse_frames=fuse_frames,
     )
 
 

@@ -54,6 +54,7 @@ def _run_tree(state: str, progress: Progress) -> dict[str, Any]:
         "recording": recorder is not None and state == "acquiring",
         "frames": progress.frames,
         "expected": progress.run.expected_frames,
+        "fuse_frames": progress.run.fuse_frames,
         "heights": recorder.manifest.heights if recorder else None,
         "started_utc_ns": progress.run.utc_ns,
         "replayed": replayed,

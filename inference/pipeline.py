@@ -40,11 +40,22 @@ class Pipeline:
         """Height, residual and sigma of one frame, with figures and timing. The frame's own optics win; segments that
         show nothing are left out. Raises `BadInput` when those left are too few."""
         began = time.perf_counter()
-        used = with_optics(instrument, frame.header.optics)
-        names = tuple(segment.name for segment in used.detector.segments)
-        images, calibration = without_faulty(frame.images, calibrate(used, frame.images), names)
+        images, calibration = calibrated(frame, instrument)
         timing_s = {"calibrate": time.perf_counter() - began}
-        layers = self._run(images, calibration, timing_s)
+        return self.invert(frame, images, calibration, np.ones(images.shape[1:], np.float32), timing_s)
+
+    def invert(
+        self,
+        frame: Frame,
+        images: NDArray[np.uint16],
+        calibration: Calibration,
+        frames_held: NDArray[np.float32],
+        timing_s: dict[str, float],
+    ) -> Result:
+        """The same for `images` in the place of the frame's, of a known calibration, that are the mean of
+        `frames_held` (H, W) frames at each pixel; `timing_s` is what was spent on them so far."""
+        timing_s = dict(timing_s)
+        layers = self._run(images, calibration, frames_held, timing_s)
         at = SystemClock().now()
         header = ResultHeader(
             run_id=frame.header.run_id,
@@ -56,7 +67,7 @@ class Pipeline:
             model_hashes=self._card.sha256,
             provider=self.provider,
             calibration_hash=calibration.calibration_hash,
-            pixel_size_m=used.scan.pixel_size_m,
+            pixel_size_m=frame.header.optics.pixel_size_m,
             figures=_figures(layers, calibration),
             timing_s=timing_s,
             estimated=calibration.estimated,
@@ -69,9 +80,14 @@ class Pipeline:
         return Result(header, kept)
 
     def _run(
-        self, images: NDArray[np.uint16], calibration: Calibration, timing_s: dict[str, float]
+        self,
+        images: NDArray[np.uint16],
+        calibration: Calibration,
+        frames_held: NDArray[np.float32],
+        timing_s: dict[str, float],
     ) -> dict[str, NDArray[Any]]:
-        values: dict[str, Any] = {"images": images, **{name: getattr(calibration, name) for name in CALIBRATION}}
+        values: dict[str, Any] = {"images": images, "frames_held": frames_held}
+        values |= {name: getattr(calibration, name) for name in CALIBRATION}
         for name, session in self._sessions.items():
             began = time.perf_counter()
             values |= session.run(values)
@@ -94,7 +110,15 @@ class Pipeline:
             calibration_hash="",
             estimated=(),
         )
-        self._run(np.ones((3, *size), np.uint16), calibration, {})
+        self._run(np.ones((3, *size), np.uint16), calibration, np.ones(size, np.float32), {})
+
+
+def calibrated(frame: Frame, instrument: Instrument) -> tuple[NDArray[np.uint16], Calibration]:
+    """Images and calibration of the segments that work, the frame's own optics winning. Raises `BadInput` when the
+    frame doesn't fit the instrument and when too few segments work."""
+    used = with_optics(instrument, frame.header.optics)
+    names = tuple(segment.name for segment in used.detector.segments)
+    return without_faulty(frame.images, calibrate(used, frame.images), names)
 
 
 def with_optics(instrument: Instrument, optics: Optics) -> Instrument:

@@ -29,6 +29,7 @@ TENSORS: Mapping[str, tuple[str, tuple[str | int, ...]]] = {
     "pixel_size_m": ("float", ()),
     "pixel_size_y_m": ("float", ()),
     "beam_sigma_px": ("float", ()),
+    "frames_held": ("float", ("H", "W")),  # of how many frames `images` is the mean; divides the variance of electrons
     "p": ("float", ("H", "V")),  # dz/dx between neighbours of a row, V = W - 1
     "q": ("float", ("U", "W")),  # dz/dy between neighbours of a column, U = H - 1
     "sigma_p": ("float", ("H", "V")),  # standard deviations of p and q; large where rejected, never infinite
@@ -53,8 +54,10 @@ class Slot:
 
 
 SLOTS: Mapping[str, Slot] = {
-    "slopes": Slot(("images", *CALIBRATION), ("p", "q", "sigma_p", "sigma_q", "rejected")),
-    "rerender": Slot(("images", *CALIBRATION, "p", "q", "sigma_p", "sigma_q", "rejected"), ("predicted", "residual")),
+    "slopes": Slot(("images", *CALIBRATION, "frames_held"), ("p", "q", "sigma_p", "sigma_q", "rejected")),
+    "rerender": Slot(
+        ("images", *CALIBRATION, "frames_held", "p", "q", "sigma_p", "sigma_q", "rejected"), ("predicted", "residual")
+    ),
     "integrate": Slot((*CALIBRATION, "p", "q", "sigma_p", "sigma_q", "rejected", "residual"), ("height", "misfit")),
 }
 

@@ -1,4 +1,7 @@
-"""Ask for a frame, infer, hand the result back. Any number of workers may do so, on any machines."""
+"""Ask for a frame, infer, hand the result back. Any number of workers may do so, on any machines.
+
+Only fusion in time looks beyond a frame: each worker fuses those that it gets itself, so it is strongest with one.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,9 @@ import zmq
 from acquisition.consumer import DataConsumer, Delivery
 from acquisition.endpoints import CurveKeys
 from acquisition.errors import ComponentFailed, EclipsError
-from acquisition.frames import Frame
-from acquisition.instrument import parse_instrument
+from acquisition.frames import Frame, Result
+from acquisition.instrument import Instrument, parse_instrument
+from inference.fused_pipeline import FusedPipeline
 from inference.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
@@ -27,6 +31,7 @@ class Worker:
 
     def __init__(self, pipeline: Pipeline, address: str, keys: CurveKeys | None, stop: threading.Event) -> None:
         self._pipeline = pipeline
+        self._fused: FusedPipeline | None = None
         self._stop = stop
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         about = {"name": "worker", "provider": pipeline.provider, "model": pipeline.model}
@@ -48,7 +53,7 @@ class Worker:
         name = f"frame {frame.header.sequence} of {frame.header.run_id}"
         try:
             instrument = parse_instrument(dict(delivery.run.instrument), f"run {delivery.run.run_id}")
-            result = self._pipeline.reconstruct(frame, instrument)
+            result = self._reconstruct(frame, instrument, delivery.run.fuse_frames)
             reason = self._consumer.hand_back(result)
         except ComponentFailed as error:
             log.warning("%s: %s", name, error)
@@ -58,3 +63,10 @@ class Worker:
             self.done += 1
             if reason:
                 log.info("the height of %s was not needed: %s", name, reason)
+
+    def _reconstruct(self, frame: Frame, instrument: Instrument, fuse_frames: int) -> Result:
+        if fuse_frames < 2:
+            return self._pipeline.reconstruct(frame, instrument)
+        if self._fused is None or self._fused.most_frames != fuse_frames:
+            self._fused = FusedPipeline(self._pipeline, fuse_frames)
+        return self._fused.reconstruct_both(frame, instrument)

@@ -90,11 +90,12 @@ class StreamSettings(_Part):
 
 
 class InferenceSettings(_Part):
-    """`threads` 0 lets the runtime choose."""
+    """`threads` 0 lets the runtime choose; `fuse_frames` is what runs fuse that do not say, below 2 nothing."""
 
     model: str = "classical"
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=0, le=256)] = 0
+    fuse_frames: Annotated[int, Field(ge=0, le=1024)] = 0
 
 
 class ServeSettings(_Part):

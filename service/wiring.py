@@ -60,6 +60,7 @@ def acquisition_program(settings: Settings, announce: Callable[[str], None]) -> 
             settings.scan.width_px, settings.scan.height_px, settings.scan.pixel_size_m, settings.scan.dwell_time_s
         ),
         interlocks=settings.interlocks.limits(),
+        fuse_frames=settings.inference.fuse_frames,
     )
     return AcquisitionProgram(lab(settings, clock), node_settings, clock, announce)
 

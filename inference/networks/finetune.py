@@ -54,7 +54,10 @@ class FinetuneNet(nn.Module):
     def _spread(self, values: Tensor) -> Tensor:
         own, near, far, everywhere = torch.softmax(self.parts, dim=0)
         blurred = [_blurred(values, sigma) for sigma in torch.exp(self.log_sigma_px).clamp(0.3, WIDEST_SIGMA_PX)]
-        return own * values + near * blurred[0] + far * blurred[1] + everywhere * values.mean(dim=(2, 3), keepdim=True)
+        found: Tensor = (
+            own * values + near * blurred[0] + far * blurred[1] + everywhere * values.mean(dim=(2, 3), keepdim=True)
+        )
+        return found
 
 
 def _blurred(values: Tensor, sigma_px: Tensor) -> Tensor:
@@ -64,5 +67,7 @@ def _blurred(values: Tensor, sigma_px: Tensor) -> Tensor:
     batch, segments, rows, columns = values.shape
     padded = functional.pad(values, (REACH_PX,) * 4, mode="replicate")
     flat = padded.reshape(batch * segments, 1, rows + 2 * REACH_PX, columns + 2 * REACH_PX)
-    blurred = functional.conv2d(functional.conv2d(flat, kernel[None, None, :, None]), kernel[None, None, None, :])
+    blurred: Tensor = functional.conv2d(
+        functional.conv2d(flat, kernel[None, None, :, None]), kernel[None, None, None, :]
+    )
     return blurred.reshape(values.shape)

@@ -37,11 +37,13 @@ def moments(
     flat_share: Tensor,
     saturation_counts: Tensor,
     beam_sigma_px: Tensor,
+    frames_held: Tensor,
 ) -> Moments:
-    """`images` (B, S, H, W) counts as float32; `response` (B, S, 3), `inversion` (B, 3, S), gains and darks (B, S), the
-    rest (B,): fields of `inference.calibration.Calibration`, which says what they mean."""
+    """`images` (B, S, H, W) counts as float32, the mean of `frames_held` (B, H, W) frames; `response` (B, S, 3),
+    `inversion` (B, 3, S), gains and darks (B, S), the rest (B,): fields of `inference.calibration.Calibration`, which
+    says what they mean."""
     electrons = (images - _wide(dark_counts)) / _wide(gain_counts_per_electron)
-    variance = electrons.clamp_min(1.0)
+    variance = electrons.clamp_min(1.0) / frames_held.unsqueeze(1)
     inverted = torch.einsum("bcs,bshw->bchw", inversion, electrons)
     x, y, brightness = inverted.unbind(1)
     dim = brightness < LEAST_ELECTRONS

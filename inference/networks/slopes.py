@@ -46,6 +46,7 @@ class SlopeNet(nn.Module):
         flat_share: Tensor,
         saturation_counts: Tensor,
         beam_sigma_px: Tensor,
+        frames_held: Tensor,
     ) -> Slopes:
         found = moments(
             images,
@@ -56,6 +57,7 @@ class SlopeNet(nn.Module):
             flat_share,
             saturation_counts,
             beam_sigma_px,
+            frames_held,
         )
         return Slopes(*self.correct(found.features, *classical(found)), found.rejected)
 

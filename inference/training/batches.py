@@ -37,6 +37,7 @@ def batch_of(samples: list[Sample]) -> Batch:
         name: torch.from_numpy(np.stack([np.asarray(getattr(found, name), np.float32) for found in calibrations]))
         for name in NUMBERS
     }
+    numbers["frames_held"] = torch.ones(len(samples), *samples[0].height.shape)
     images = torch.from_numpy(np.stack([sample.images for sample in samples]).astype(np.float32))
     return Batch(images, numbers, torch.from_numpy(np.stack([sample.height for sample in samples])))
 

@@ -19,7 +19,7 @@ DESCRIPTION = (
     "re-rendering; Neumann Poisson integration of forward differences by cosine transform."
 )
 PART = Part(command="eclips train classical", data="none: nothing is trained", seed=0, hours=0.0, figures={})
-VERSION = "1"
+VERSION = "2"
 
 
 @script()
@@ -30,9 +30,11 @@ def slopes(
     dark_counts: FLOAT["S"],
     flat_share: FLOAT,
     saturation_counts: FLOAT,
+    frames_held: FLOAT["H", "W"],
 ):
     """Counts to slopes on the staggered grid, their standard deviations, and rejected pixels.
 
+    Electrons have their own number, over the frames that a pixel is the mean of, as variance.
     With a = v_x / v_b and b = v_y / v_b of the inverted electrons v, the unit length of the normal gives n_z for any
     `flat_share`; the derivatives of p and q by a and b carry the photon noise through. Pixels of less than one
     electron have no signal; beyond 75 degrees (n_z below 0.2588) only clipped or noisy pixels lie, so they are cut.
@@ -43,7 +45,7 @@ def slopes(
     electrons = (counts - dark) / gain
     size = op.Shape(images, start=1, end=3)
     flat = op.Reshape(electrons, op.Constant(value_ints=[0, -1]))
-    variance = op.Max(flat, op.Constant(value_float=1.0))
+    variance = op.Max(flat, op.Constant(value_float=1.0)) / op.Reshape(frames_held, op.Constant(value_ints=[1, -1]))
 
     vx, vy, vb = op.Split(op.MatMul(inversion, flat), num_outputs=3, axis=0)
     dim = vb < 1.0
@@ -114,6 +116,7 @@ def rerender(
     gain_counts_per_electron: FLOAT["S"],
     dark_counts: FLOAT["S"],
     flat_share: FLOAT,
+    frames_held: FLOAT["H", "W"],
 ):
     """Slopes back to the counts that they explain, and how far the measured counts lie from them in units of noise.
 
@@ -147,7 +150,7 @@ def rerender(
     electrons = shares * op.Max(brightness, op.Constant(value_float=0.0))
     predicted = electrons * gain + dark
     off = measured - electrons
-    chi2 = off * off / op.Max(electrons, op.Constant(value_float=1.0))
+    chi2 = frames_held * off * off / op.Max(electrons, op.Constant(value_float=1.0))
     residual = op.Sqrt(op.ReduceMean(chi2, op.Constant(value_ints=[0]), keepdims=0))
     return predicted, residual
 

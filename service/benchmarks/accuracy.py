@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 
 from inference.registry import list_model_sets
 from inference.training.held_out import Scene
@@ -13,7 +14,22 @@ from service.benchmarks.judged import CLASSICAL, SPECIAL, judge, model_sets, see
 from service.benchmarks.judgement import Judgement
 from service.benchmarks.measured import Measured, NotMeasured, Report, Request, tell_progress
 
-FROM_OTHERS: Mapping[str, Callable[[str, bool], Measured | NotMeasured]] = {}
+
+def _fusion(model: str, quick: bool) -> Measured | NotMeasured:
+    if quick:
+        return NotMeasured("not measured with --quick")
+    from service.benchmarks.fusion import fusion_16_vs_16x_dose
+
+    return fusion_16_vs_16x_dose(model, quick)
+
+
+def _draw(folder: Path, judgement: Judgement) -> list[Path]:
+    from service.benchmarks import accuracy_pictures, fusion
+
+    return [*accuracy_pictures.draw(folder, judgement), *fusion.draw(folder, judgement.model)]
+
+
+FROM_OTHERS: Mapping[str, Callable[[str, bool], Measured | NotMeasured]] = {"fusion_16_vs_16x_dose": _fusion}
 """Rows that a module of their own measures, by name: called with the set's name and whether to be quick."""
 
 
@@ -36,7 +52,7 @@ def measure(request: Request) -> Report:
         tell_progress(name)
         rows[name] = other(judgement.model, request.quick)
     table = accuracy_pictures.table(judgement)
-    return Report(rows, table=table, draw=lambda folder: accuracy_pictures.draw(folder, judgement))
+    return Report(rows, table=table, draw=lambda folder: _draw(folder, judgement))
 
 
 def judged(request: Request) -> Judgement:

@@ -57,7 +57,8 @@ class ModelSet:
 
 
 def _inputs(images: Images, calibration: Calibration) -> dict[str, Any]:
-    return {"images": images, **{name: getattr(calibration, name) for name in CALIBRATION}}
+    single = np.ones(images.shape[1:], np.float32)
+    return {"images": images, "frames_held": single, **{name: getattr(calibration, name) for name in CALIBRATION}}
 
 
 def _single(slopes: Slopes) -> dict[str, Any]:

@@ -23,6 +23,9 @@ from service.supervisor import Part, Supervisor
 Scene = Annotated[str | None, typer.Option("--scene", help="Scene of the simulated microscope, or a height map file.")]
 Frames = Annotated[int | None, typer.Option("--frames", min=1, help="End after so many frames.")]
 Size = Annotated[int | None, typer.Option("--size", min=16, max=8192, help="Frame width and height in pixels.")]
+Fuse = Annotated[
+    int | None, typer.Option("--fuse", min=0, max=1024, help="Also show heights of so many frames fused; 0 for none.")
+]
 STATUS_LINE_INTERVAL_S = 1.0
 
 
@@ -31,7 +34,7 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def up(config: Config = None, scene: Scene = None, frames: Frames = None, size: Size = None) -> None:
+def up(config: Config = None, scene: Scene = None, frames: Frames = None, size: Size = None, fuse: Fuse = None) -> None:
     """Acquire, infer and serve on this machine, supervised; acquiring and recording start at once.
 
     Example: eclips up --scene cu2o-spiral --frames 8
@@ -39,7 +42,7 @@ def up(config: Config = None, scene: Scene = None, frames: Frames = None, size: 
     settings = _settings(config, scene, size)
     wiring.check(settings)
     options = _options(config, scene=scene, size=size)
-    _supervise(settings, ["acquire", *options, *_option("frames", frames)], options)
+    _supervise(settings, ["acquire", *options, *_option("frames", frames), *_option("fuse", fuse)], options)
 
 
 def replay(
@@ -52,6 +55,7 @@ def replay(
     record: Annotated[
         bool, typer.Option("--record", help="Record the replay, with its heights, as a new run.")
     ] = False,
+    fuse: Fuse = None,
 ) -> None:
     """Play a recording through the live stream, page included; ends with the recording.
 
@@ -69,7 +73,7 @@ def replay(
         "--replay-from",
         str(first),
     ]
-    arguments += _option("replay-to", last)
+    arguments += _option("replay-to", last) + _option("fuse", fuse)
     arguments += ["--replay-loop"] if loop else []
     arguments += ["--replay-record"] if record else []
     _supervise(settings, arguments, options)
@@ -80,6 +84,7 @@ def acquire(
     scene: Scene = None,
     frames: Frames = None,
     size: Size = None,
+    fuse: Fuse = None,
     idle: Annotated[bool, typer.Option("--idle", help="Wait for a command instead of starting a run.")] = False,
     replay: Annotated[Path | None, typer.Option(hidden=True)] = None,
     replay_speed: Annotated[str, typer.Option(hidden=True)] = "1",
@@ -94,7 +99,7 @@ def acquire(
     Example: eclips acquire --config lab.toml --idle
     """
     first_line_of_pipe(supervised=supervised)
-    settings = _settings(config, scene, size)
+    settings = _settings(config, scene, size, fuse)
     first: tuple[str, dict[str, Any]] | None = ("start", {"frames": frames, "name": settings.microscope.scene})
     if replay is not None:
         arguments = {"run": str(replay), "speed": replay_speed, "loop": replay_loop, "record": replay_record}
@@ -197,8 +202,11 @@ async def _status_lines(node: AcquisitionNode) -> None:
         before = frames
 
 
-def _settings(config: Path | None, scene: str | None = None, size: int | None = None) -> Settings:
-    return load_settings(config, {"microscope": {"scene": scene}, "scan": {"width_px": size, "height_px": size}})
+def _settings(
+    config: Path | None, scene: str | None = None, size: int | None = None, fuse: int | None = None
+) -> Settings:
+    scan = {"width_px": size, "height_px": size}
+    return load_settings(config, {"microscope": {"scene": scene}, "scan": scan, "inference": {"fuse_frames": fuse}})
 
 
 def _options(config: Path | None, **others: object) -> list[str]:

@@ -26,6 +26,7 @@ from acquisition.recording.repair import Verification
 from acquisition.stamping import optics_of, start_run
 from hardware_drivers.catalog import MOL_PER_S_PER_SCCM
 from hardware_drivers.tiff_folder import ImageSet, read_image_sets
+from inference.fused_pipeline import FusedPipeline
 from inference.pipeline import Pipeline
 from inference.reprocess import Reconstruction, Reprocessed
 from inference.reprocess import reprocess as reprocess_run
@@ -149,21 +150,27 @@ def reprocess(
     ] = Method.network,
     model: Annotated[str | None, typer.Option("--model", help="Model set; see `eclips models`.")] = None,
     instrument: InstrumentFile = None,
+    fuse: Annotated[
+        int, typer.Option("--fuse", min=0, max=1024, help="Fuse so many frames, drift taken out; below 2 none.")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Reconstruct a recording again; where truth is there, print the errors.
 
     `map` fits each height to the electrons through the forward model, from the model set's answer, and says why it
-    stopped; it needs the extra `train` and some seconds to minutes a frame.
+    stopped; it needs the extra `train` and some seconds to minutes a frame. With `--fuse 16` each height is made of
+    up to sixteen frames that lie before it.
 
     Example: eclips reprocess spiral --method map
     """
     if method is Method.classical and model not in (None, "classical"):
         raise BadInput(f"--method classical is the model set classical, not {model!r}: leave one of the two out")
+    if method is Method.map and fuse > 1:
+        raise BadInput("--method map fits the electrons of one frame, not of several: leave out --fuse")
     pipeline = wiring.pipeline(load_settings(config), "classical" if method is Method.classical else model)
     chosen = None if instrument is None else load_instrument(instrument)
     with progress_bar("reconstructing") as progress:
-        used = _map(pipeline, as_json) if method is Method.map else pipeline
+        used = _reconstruction(method, pipeline, fuse, as_json)
         done = reprocess_run(run, used, progress, chosen)
     if as_json:
         say_json(_reprocessed_tree(done))
@@ -196,6 +203,12 @@ def picture(
     pixel_size_m = header.pixel_size_m if header else recorded.manifest.pixel_size_m
     out.write_bytes(height_picture(recorded.read_height(frame), pixel_size_m, colours, size))
     say(f"wrote {out}")
+
+
+def _reconstruction(method: Method, pipeline: Pipeline, fuse: int, as_json: bool) -> Reconstruction:
+    if method is Method.map:
+        return _map(pipeline, as_json)
+    return FusedPipeline(pipeline, fuse) if fuse > 1 else pipeline
 
 
 def _map(pipeline: Pipeline, as_json: bool) -> Reconstruction:

@@ -39,6 +39,9 @@ export class Bar {
     setClass($("bar-disk").parentElement, "warn", hours != null && hours < LITTLE_DISK_H);
     $("bar-disk").parentElement.title = `${bytes(disk.free_bytes)} free in ${disk.folder}`;
     setText($("bar-dose"), `${digits(status.dose_electrons_per_nm2)} e/nm²`);
+    const { drift_x_px: x, drift_y_px: y, frames_held: held } = status.figures;
+    $("bar-drift").parentElement.hidden = held == null;
+    if (held != null) setText($("bar-drift"), `${x.toFixed(2)}, ${y.toFixed(2)} px · ${digits(held, 2)} held`);
     this.showReading("bar-temperature", devices, "pyrometer", "temperature_k", (kelvin) => `${celsius(kelvin).toFixed(0)} °C`, "– °C");
     this.showReading("bar-pressure", devices, "pressure_gauge", "pressure_pa", (pascal) => `${digits(pascal)} Pa`, "– Pa");
     const worker = status.workers[0];

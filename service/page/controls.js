@@ -21,12 +21,17 @@ export class RunControls {
   start() {
     const typed = $("run-frames").value.trim(), size = Number($("run-size").value) || null;
     const frames = typed === "" ? null : Number(typed);
+    const fuse = $("run-fuse").value.trim(), fuseFrames = fuse === "" ? null : Number(fuse);
     return attempt(this.line, async () => {
       if (frames !== null && !(Number.isInteger(frames) && frames > 0)) {
         throw new Error(`"${typed}" is not a number of frames; leave it empty to run until stopped`);
       }
+      if (fuseFrames !== null && !(Number.isInteger(fuseFrames) && fuseFrames >= 0)) {
+        throw new Error(`"${fuse}" is not a number of frames to fuse; leave it empty to do as the settings say`);
+      }
       return post("/run", {
         record: $("run-record").checked, frames, width_px: size, height_px: size, name: $("run-name").value || "run",
+        fuse_frames: fuseFrames,
       });
     }, (answer) => `started ${answer.run_id}`);
   }
@@ -52,7 +57,7 @@ export class RunControls {
   show(status) {
     const may = (command) => (status.permitted.includes(command)
       ? "" : `not possible while ${status.state}; possible now: ${status.permitted.join(", ")}`);
-    permit([$("run-start"), $("run-record"), $("run-name"), $("run-frames"), $("run-size")], may("start"));
+    permit([$("run-start"), $("run-record"), $("run-name"), $("run-frames"), $("run-fuse"), $("run-size")], may("start"));
     permit([$("run-stop")], may("stop"));
     permit([$("run-abort")], may("abort"));
     permit([$("run-reset")], may("reset"));

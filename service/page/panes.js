@@ -1,4 +1,4 @@
-// What the images show: segments, height, normals, residual or sigma; and the values under the pointer.
+// What the images show: segments, height, normals, residual, sigma or fusion; and the values under the pointer.
 
 import { diverging, css, greyTable, table } from "./colours.js";
 import { $, el, setText } from "./dom.js";
@@ -168,10 +168,10 @@ export class NormalsPane {
   }
 }
 
-/** How far the height can be believed: what the model cannot explain, or how sure its slopes are. */
+/** How far the height can be believed: what the model cannot explain, how sure its slopes are, what many frames say. */
 export class TrustPane {
   constructor(page) {
-    this.pane = new Pane($("trust"), "Residual or sigma", page.probe);
+    this.pane = new Pane($("trust"), "Residual, sigma or fusion", page.probe);
     page.imagePanes.push(this.pane);
     for (const radio of document.getElementsByName("trust")) radio.onchange = () => page.wantLayers();
   }
@@ -186,15 +186,19 @@ export class TrustPane {
       const [low, high] = rangeOf(field.data, 0.005);
       const reach = Math.max(Math.abs(low), Math.abs(high));
       const pixels = this.pane.pixels(field.width, field.height);
-      if (low < 0) paintMapped(field.data, -reach, reach, diverging, pixels);
+      if (this.layer === "fused_height") paintMapped(field.data, low, high, table("viridis"), pixels);
+      else if (low < 0) paintMapped(field.data, -reach, reach, diverging, pixels);
       else paintMapped(field.data, low, high, table("inferno"), pixels);
       this.pane.draw();
     }
     if (!figures) return;
-    const typical = this.layer === "residual"
-      ? `rms ${digits(figures.consistency_residual, 2)} σ`
-      : `slope ± ${digits(figures.sigma_slope, 2)}`;
-    setText($("trust-note"), `${percent(figures.rejected_share)} of pixels rejected · ${typical}`);
+    const rejected = `${percent(figures.rejected_share)} of pixels rejected`, held = figures.frames_held;
+    const fused = held == null ? "not fused: start a run that fuses frames" : `${digits(held, 2)} frames held`;
+    const notes = {
+      residual: `${rejected} · rms ${digits(figures.consistency_residual, 2)} σ`,
+      sigma: `${rejected} · slope ± ${digits(figures.sigma_slope, 2)}`,
+    };
+    setText($("trust-note"), notes[this.layer] ?? fused);
   }
 }
 
@@ -213,9 +217,11 @@ export function probeText(page) {
     add("slope", `${digits(slope.p, 2)}, ${digits(slope.q, 2)} (${digits((Math.acos(normal[2]) * 180) / Math.PI, 2)}°)`);
     add("normal", normal.map((part) => part.toFixed(2)).join(" "));
   }
-  for (const [name, unit] of [["residual", " σ"], ["sigma", ""]]) {
+  const fused = live.layers.fused_height;
+  if (fused) add("fused height", length(valueAt(fused, cursor).value, 4));
+  for (const [name, unit] of [["residual", " σ"], ["sigma", ""], ["frames_held", " frames"]]) {
     const layer = live.layers[name];
-    if (layer) add(name, digits(valueAt(layer, cursor).value, 2) + unit);
+    if (layer) add(name.replace("_", " "), digits(valueAt(layer, cursor).value, 2) + unit);
   }
   const segments = live.layers.segments;
   if (segments) {

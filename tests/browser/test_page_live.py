@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from picture import colours, fingerprint, wait_for_change
 
-IMAGES = ["Height map", "Normals", "Residual or sigma", "Segment A", "Segment D"]
+IMAGES = ["Height map", "Normals", "Residual, sigma or fusion", "Segment A", "Segment D"]
 
 
 @pytest.mark.parametrize("label", IMAGES)

@@ -86,7 +86,7 @@ def test_the_exaggeration_is_always_told(page: Page) -> None:
 
 
 def test_sigma_takes_the_place_of_the_residual(page: Page) -> None:
-    trust = page.get_by_role("img", name="Residual or sigma")
+    trust = page.get_by_role("img", name="Residual, sigma or fusion")
     before = fingerprint(trust)
     page.get_by_role("radio", name="Sigma").check(force=True)
     wait_for_change(page, trust, before)

@@ -71,7 +71,13 @@ def surface(shape: tuple[int, int], pixel_size_m: float = 5e-9) -> Floats:
 def feed(calibration: Calibration, images: NDArray[np.uint16]) -> dict[str, object]:
     names = ("response", "inversion", "gain_counts_per_electron", "dark_counts", "flat_share", "saturation_counts")
     values: dict[str, object] = {name: getattr(calibration, name) for name in names}
-    return {**values, "images": images, "pixel_size_m": np.float32(5e-9), "pixel_size_y_m": np.float32(5e-9)}
+    return {
+        **values,
+        "images": images,
+        "frames_held": np.ones(images.shape[1:], np.float32),
+        "pixel_size_m": np.float32(5e-9),
+        "pixel_size_y_m": np.float32(5e-9),
+    }
 
 
 def independent_slopes(calibration: Calibration, images: NDArray[np.uint16]) -> tuple[Floats, Floats]:

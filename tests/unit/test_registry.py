@@ -78,7 +78,7 @@ def test_a_damaged_card_is_refused(copied: Path, content: bytes) -> None:
 
 
 def test_what_a_slot_takes_is_known_before_it_runs() -> None:
-    known = {"images", *CALIBRATION}
+    known = {"images", "frames_held", *CALIBRATION}
     for slot in SLOTS.values():
         assert set(slot.inputs) <= known
         assert set(slot.outputs) <= set(TENSORS)

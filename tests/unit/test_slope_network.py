@@ -60,6 +60,7 @@ def test_the_untrained_network_is_classical_at_any_size(
     images = render(rng.normal(size=shape) * 2e-9, instrument, rng)
     calibration = calibrate(instrument, images)
     values = {"images": images, **{name: getattr(calibration, name) for name in CALIBRATION}}
+    values["frames_held"] = rng.uniform(1.0, 16.0, shape).astype(np.float32)
     slot = SLOTS["slopes"]
     ours = OnnxSession(untrained, slot, "cpu", 1).run(values)
     theirs = OnnxSession(MODELS / "classical" / "slopes.onnx", slot, "cpu", 1).run(values)
