@@ -61,10 +61,10 @@ def test_a_set_without_one_of_its_graphs_is_refused(copied: Path) -> None:
         find_model_set("classical", copied)
 
 
-@pytest.mark.parametrize("key", ["version", "command", "sha256"])
+@pytest.mark.parametrize("key", ["version", "parts", "command", "sha256"])
 def test_a_card_that_lacks_a_key_is_refused_with_its_name(copied: Path, key: str) -> None:
     tree = read_card(copied / "classical").tree()
-    del tree[key]
+    del (tree if key in tree else tree["parts"]["rerender"])[key]
     (copied / "classical" / CARD).write_text(tomli_w.dumps(tree), encoding="utf-8")
     with pytest.raises(ComponentFailed, match=key):
         find_model_set("classical", copied)
