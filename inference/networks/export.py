@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
 from torch import Tensor, nn
 
+from inference.networks.dsm import Dsm
 from inference.networks.slopes import SlopeNet
-from inference.registry import SLOTS, TENSORS
+from inference.registry import SLOTS, TENSORS, Slot
 
 OPSET = 20
 EXAMPLE_PX = (70, 90)
@@ -41,13 +45,49 @@ class SlopeGraph(nn.Module):
         return *(values.squeeze(0) for values in maps), found.rejected.squeeze(0).to(torch.uint8)
 
 
+class RerenderGraph(nn.Module):
+    """The slot `rerender` around a `Dsm`, one frame."""
+
+    def __init__(self, net: Dsm) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(
+        self,
+        images: Tensor,
+        response: Tensor,
+        gain_counts_per_electron: Tensor,
+        dark_counts: Tensor,
+        flat_share: Tensor,
+        beam_sigma_px: Tensor,
+        p: Tensor,
+        q: Tensor,
+    ) -> tuple[Tensor, ...]:
+        numbers = (response, gain_counts_per_electron, dark_counts, flat_share, beam_sigma_px, p, q)
+        found = self.net(*(values.unsqueeze(0) for values in (images.to(torch.float32), *numbers)))
+        return tuple(values.squeeze(0) for values in found)
+
+
 def export_slopes(net: SlopeNet, path: Path) -> None:
     """Write the graph; any number of segments from three and any frame size."""
-    slot = SLOTS["slopes"]
-    graph = SlopeGraph(net).eval()
-    names = [name for name in slot.inputs if not name.startswith("pixel_size")]
+    _export(SlopeGraph(net), SLOTS["slopes"], [n for n in SLOTS["slopes"].inputs if not n.startswith("pixel")], path)
+
+
+def export_rerender(net: Dsm, path: Path) -> None:
+    """Write the graph; any number of segments from three and any frame size."""
+    names = [name for name in signature(RerenderGraph.forward).parameters if name != "self"]
+    _export(RerenderGraph(net), SLOTS["rerender"], names, path)
+
+
+def _export(graph: nn.Module, slot: Slot, names: Sequence[str], path: Path) -> None:
+    """`names`: the slot's inputs that the graph takes, in its order."""
+    graph.eval()
     sizes = {"S": 4, "H": EXAMPLE_PX[0], "W": EXAMPLE_PX[1]}
-    dynamic = {axis: torch.export.Dim(axis, min=low) for axis, low in (("S", 3), ("H", 16), ("W", 16))}
+    sizes |= {"U": sizes["H"] - 1, "V": sizes["W"] - 1}
+    dynamic: dict[str, Any] = {
+        axis: torch.export.Dim(axis, min=low) for axis, low in (("S", 3), ("H", 16), ("W", 16))
+    }
+    dynamic |= {"U": dynamic["H"] - 1, "V": dynamic["W"] - 1}
     examples, shapes = [], {}
     for name in names:
         kind, axes = TENSORS[name]

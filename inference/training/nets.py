@@ -9,9 +9,11 @@ from pathlib import Path
 from torch import nn
 
 from acquisition.errors import BadInput
-from inference.networks.export import export_slopes
+from inference.networks.dsm import Dsm
+from inference.networks.export import export_rerender, export_slopes
 from inference.networks.slopes import SlopeNet
 from inference.registry import ModelCard, Part
+from inference.training.dsm import DsmLesson
 from inference.training.model_set import install_part
 from inference.training.run import Lesson, Recipe, logged, train
 from inference.training.slopes import SlopeLesson
@@ -34,6 +36,11 @@ def _export_slopes(net: nn.Module, path: Path) -> None:
     export_slopes(net, path)
 
 
+def _export_rerender(net: nn.Module, path: Path) -> None:
+    assert isinstance(net, Dsm)
+    export_rerender(net, path)
+
+
 NETS: Mapping[str, Net] = {
     "slopes": Net(
         slot="slopes",
@@ -42,6 +49,14 @@ NETS: Mapping[str, Net] = {
         recipe=Recipe(),
         quick=Recipe(samples=2_400, width=16, depth=3, validation_batches=4),
         data="simulated frames: fourteen families of surfaces, 64 detector geometries, N from 50 to 100 000",
+    ),
+    "dsm": Net(
+        slot="rerender",
+        lesson=DsmLesson,
+        export=_export_rerender,
+        recipe=Recipe(samples=150_000, width=16, depth=3),
+        quick=Recipe(samples=1_024, width=8, depth=3, blocks=1, validation_batches=4),
+        data="BSESM's images of fourteen families of surfaces, up to five times as steep, before 64 detector geometries",
     ),
 }
 
