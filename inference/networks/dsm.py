@@ -14,6 +14,7 @@ RINGS = 2
 HARMONICS = 2 * ORDERS - 1
 FEATURES = 8
 SEGMENT_FEATURES = 4
+SIZE_OF_HIDDEN = 0.1
 BEAM_REACH_PX = 6
 LEAST_SIGMA_PX = 0.05
 LEAST_SHARE = 1e-6
@@ -62,7 +63,7 @@ class Dsm(nn.Module):
         normal = normals(p, q)
         steady = torch.ones_like(normal[:, 0])
         numbers = torch.stack([steady * beam_sigma_px[:, None, None], steady * swing(response)[:, None, None]], dim=1)
-        hidden = self.net(torch.cat([normal, standing_out(*centred(p, q)), numbers], dim=1))
+        hidden = SIZE_OF_HIDDEN * self.net(torch.cat([normal, standing_out(*centred(p, q)), numbers], dim=1))
         seen = blurred(that_counts(normal, flat_share), beam_sigma_px)
         weights = torch.cat([response, self._harmonics(response)], dim=2)
         return torch.einsum("bsc,bchw->bshw", weights, torch.cat([seen, hidden], dim=1))

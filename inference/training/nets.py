@@ -10,18 +10,21 @@ from torch import nn
 
 from acquisition.errors import BadInput
 from inference.networks.dsm import Dsm
-from inference.networks.export import export_rerender, export_slopes
+from inference.networks.export import export_rerender, export_slopes, export_vft
 from inference.networks.slopes import SlopeNet
-from inference.registry import ModelCard, Part
+from inference.networks.vft import Vft
+from inference.registry import SLOTS, ModelCard, Part
 from inference.training.dsm import DsmLesson
-from inference.training.model_set import install_part
+from inference.training.model_set import install_alone, install_part
 from inference.training.run import Lesson, Recipe, logged, train
 from inference.training.slopes import SlopeLesson
+from inference.training.vft import VftLesson
 
 
 @dataclass(frozen=True, slots=True)
 class Net:
-    """`recipe` is the full one, `quick` one of about a minute."""
+    """`recipe` is the full one, `quick` one of about a minute. A net whose `slot` no model set has stands alone in the
+    folder of that name."""
 
     slot: str
     lesson: Callable[[], Lesson]
@@ -41,6 +44,11 @@ def _export_rerender(net: nn.Module, path: Path) -> None:
     export_rerender(net, path)
 
 
+def _export_vft(net: nn.Module, path: Path) -> None:
+    assert isinstance(net, Vft)
+    export_vft(net, path)
+
+
 NETS: Mapping[str, Net] = {
     "slopes": Net(
         slot="slopes",
@@ -57,6 +65,14 @@ NETS: Mapping[str, Net] = {
         recipe=Recipe(samples=150_000, width=16, depth=3),
         quick=Recipe(samples=1_024, width=8, depth=3, blocks=1, validation_batches=4),
         data="BSESM's images of fourteen families of surfaces, up to five times as steep, before 64 detector geometries",
+    ),
+    "vft": Net(
+        slot="vft",
+        lesson=VftLesson,
+        export=_export_vft,
+        recipe=Recipe(samples=100_000, width=16, depth=1, muon=False),
+        quick=Recipe(samples=768, width=8, depth=1, muon=False, validation_batches=4),
+        data="exact horizons on fourteen families of surfaces, up to five times as steep, before 64 detector geometries",
     ),
 }
 
@@ -78,18 +94,23 @@ def train_and_install(
     progress: Callable[[int, int], None],
     until_s: float,
 ) -> ModelCard:
-    """Train network `name`, or go on where the run in `state` stopped, and put it into its slot of a set.
+    """Train network `name`, or go on where the run in `state` stopped, and put it into its slot of a set, or where it
+    stands alone.
 
     Raises `BadInput` for an unknown name, and when `state` holds a run of another recipe.
     """
     net = find_net(name)
     trained = train(net.lesson(), state, recipe, processes, progress, until_s)
     figures = logged(state)[-1]
+    in_set = net.slot in SLOTS
     part = Part(
-        command=f"eclips train {name} --samples {recipe.samples} --seed {recipe.seed} --name {set_name}",
+        command=f"eclips train {name} --samples {recipe.samples} --seed {recipe.seed}"
+        + (f" --name {set_name}" if in_set else ""),
         data=net.data,
         seed=recipe.seed,
         hours=figures.pop("hours"),
         figures=figures,
     )
+    if not in_set:
+        return install_alone(models / net.slot, lambda path: net.export(trained, path), part)
     return install_part(models / set_name, net.slot, lambda path: net.export(trained, path), part)
