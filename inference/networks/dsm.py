@@ -124,7 +124,8 @@ def linear_shares(p: Tensor, q: Tensor, response: Tensor, flat_share: Tensor, be
 def swing(response: Tensor) -> Tensor:
     """(B,) by how much segments answer to a tilt: it tells where the detector stands, and so where shadows begin."""
     tilt, level = (torch.linalg.vector_norm(part.flatten(1), dim=1) for part in (response[:, :, :2], response[:, :, 2]))
-    return tilt / level
+    found: Tensor = tilt / level
+    return found
 
 
 def blurred(maps: Tensor, sigma_px: Tensor) -> Tensor:
@@ -138,7 +139,8 @@ def blurred(maps: Tensor, sigma_px: Tensor) -> Tensor:
     flat = maps.reshape(1, groups, *maps.shape[2:])
     along_x = functional.conv2d(functional.pad(flat, (reach, reach, 0, 0), mode="replicate"), kernels, groups=groups)
     rows = functional.pad(along_x, (0, 0, reach, reach), mode="replicate")
-    return functional.conv2d(rows, kernels.transpose(2, 3), groups=groups).reshape(maps.shape)
+    both = functional.conv2d(rows, kernels.transpose(2, 3), groups=groups)
+    return both.reshape(maps.shape)
 
 
 def standing_out(across: Tensor, down: Tensor) -> Tensor:

@@ -125,9 +125,7 @@ def _export(graph: nn.Module, slot: Slot, names: Sequence[str], path: Path) -> N
     """`names`: the slot's inputs that the graph takes, in its order."""
     sizes = {"S": 4, "H": EXAMPLE_PX[0], "W": EXAMPLE_PX[1]}
     sizes |= {"U": sizes["H"] - 1, "V": sizes["W"] - 1}
-    dynamic: dict[str, Any] = {
-        axis: torch.export.Dim(axis, min=low) for axis, low in (("S", 3), ("H", 16), ("W", 16))
-    }
+    dynamic: dict[str, Any] = {axis: torch.export.Dim(axis, min=low) for axis, low in (("S", 3), ("H", 16), ("W", 16))}
     dynamic |= {"U": dynamic["H"] - 1, "V": dynamic["W"] - 1}
     examples, shapes = [], {}
     for name in names:

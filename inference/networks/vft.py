@@ -7,6 +7,8 @@ serves every detector.
 from __future__ import annotations
 
 import math
+import pickle
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,9 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from acquisition.errors import ComponentFailed
 from acquisition.instrument import Instrument
 from inference.forward_model import acceptance
 from inference.forward_model.exposure import search_limits
+from inference.forward_model.intensity import ONE_AT_A_TIME
 from inference.networks.dsm import centred
 from inference.networks.poisson import slopes_of
 from inference.networks.twin_tables import Tables
@@ -58,13 +62,13 @@ class Vft(nn.Module):
         grid = elevations.flatten(0, 1)  # (N, directions, radii)
         found = functional.gelu(self.around(neighbours(grid)))
         weights = (self.look(found) + self.sharpness[:, None, None, None] * grid).softmax(dim=3)
-        values = torch.cat([grid.expand(1, len(weights), *grid.shape), found.unflatten(0, (OF_HEAD, -1))])
+        values = torch.cat([grid.expand(1, len(weights), *grid.shape), found.reshape(OF_HEAD, -1, *grid.shape)])
         seen = (weights * values).sum(dim=4).flatten(0, 1)  # (what each head has seen, N, directions)
         given = torch.cat([seen, steepest.flatten(0, 1)[None], grid[None, :, :, 0]])
         tokens = self.gather(given.permute(1, 2, 0))
         for ring in self.ring:
             tokens = ring(tokens)
-        added = self.leave(functional.gelu(tokens)).reshape(*places.shape[:2], AZIMUTHS)
+        added: Tensor = self.leave(functional.gelu(tokens)).reshape(*places.shape[:2], AZIMUTHS)
         return (between(steepest) + SIZE_OF_ADDED * added).clamp(-1.0, 1.0)
 
     def elevations(self, heights: Tensor, places: Tensor) -> Tensor:
@@ -100,15 +104,17 @@ class Vft(nn.Module):
         p, q = central_slopes(heights)
         upright = (1.0 + p * p + q * q).rsqrt()
         linear = torch.einsum("sc,bchw->shw", tables.response, torch.stack([-p * upright, -q * upright, upright], 1))
-        radius, _ = search_limits(np.ascontiguousarray(heights[0].detach().cpu().numpy()), occluding)
+        with ONE_AT_A_TIME:
+            radius, _ = search_limits(np.ascontiguousarray(heights[0].detach().cpu().numpy()), occluding)
         steep = (p * p + q * q)[0].detach() > occluding**2
         chosen = (torch.from_numpy(radius > 0).to(steep.device) | steep).nonzero()
         if len(chosen) == 0:
             return linear
         parts = [
-            checkpoint(self.at, heights, places[None], tables, use_reentrant=False) for places in chosen.split(CHUNK_PX)
+            checkpoint(self.at, heights, places[None], tables, use_reentrant=False)
+            for places in torch.split(chosen, CHUNK_PX)
         ]
-        seen = torch.cat([part[0] for part in parts])  # type: ignore[index]
+        seen = torch.cat([part[0] for part in parts])
         flat = linear.flatten(1).index_copy(1, chosen[:, 0] * linear.shape[2] + chosen[:, 1], seen.T)
         return flat.reshape(linear.shape)
 
@@ -127,6 +133,7 @@ class Ring(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
         steps = torch.arange(DIRECTIONS)
+        self.turn: Tensor
         self.register_buffer("turn", (steps[None, :] - steps[:, None]) % DIRECTIONS, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -137,7 +144,8 @@ class Ring(nn.Module):
         near = query @ key.transpose(2, 3) * (width // self.heads) ** -0.5 + self.apart[:, self.turn, 0]
         heard = (near.softmax(dim=3) @ value).transpose(1, 2).reshape(count, directions, width)
         tokens = tokens + self.answer(heard)
-        return tokens + self.think(tokens)  # type: ignore[no-any-return]
+        thought: Tensor = self.think(tokens)
+        return tokens + thought
 
 
 class Mix(nn.Module):
@@ -151,7 +159,7 @@ class Mix(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         mixed = torch.addmm(self.bias[:, None], self.weight, values.flatten(1))
-        return mixed.unflatten(1, values.shape[1:])
+        return mixed.reshape(-1, *values.shape[1:])
 
 
 def captured(horizons: Tensor, p: Tensor, q: Tensor, tables: Tables) -> Tensor:
@@ -171,6 +179,25 @@ def captured(horizons: Tensor, p: Tensor, q: Tensor, tables: Tables) -> Tensor:
     upright = (1.0 + p * p + q * q).rsqrt()
     normal = torch.stack([-p * upright, -q * upright, upright], dim=2)
     return torch.einsum("bpsc,bpc->bps", tables.response - lost, normal).clamp_min(0.0)
+
+
+def save_vft(net: Vft, path: Path) -> None:
+    """Weights for `load_vft`."""
+    torch.save(net.state_dict(), path)
+
+
+def load_vft(path: Path) -> Vft:
+    """The network whose weights `path` holds, whatever its size. Raises `ComponentFailed` when they cannot be read."""
+    try:
+        state = torch.load(path, weights_only=True)
+        depth = sum(name.endswith("answer.weight") for name in state)
+        net = Vft(len(state["leave.weight"][0]), depth, len(state["sharpness"]))
+        net.load_state_dict(state)
+    except (OSError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ComponentFailed(
+            f"{path} holds no weights of a VFT ({error}): build it with `eclips train vft`"
+        ) from error
+    return net.eval()
 
 
 def tables_of(instrument: Instrument) -> Tables:
@@ -202,9 +229,7 @@ def bilinear(maps: Tensor, row: Tensor, column: Tensor) -> Tensor:
     down, right = y - top, x - left
     first = (top * columns + left).long()
     shape, flat = first.shape, maps.flatten(1)
-    corners = [
-        flat.gather(1, (first + step).flatten(1)).reshape(shape) for step in (0, 1, columns, columns + 1)
-    ]
+    corners = [flat.gather(1, (first + step).flatten(1)).reshape(shape) for step in (0, 1, columns, columns + 1)]
     above = corners[0] + right * (corners[1] - corners[0])
     below = corners[2] + right * (corners[3] - corners[2])
     return above + down * (below - above)

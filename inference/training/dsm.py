@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -104,7 +105,8 @@ def unsure(slopes: Tensor, batch: Batch) -> Tensor:
     """(B, H, W) slopes, some of them with errors: white ones and smooth ones, of drawn size."""
     rng = drawn_from(batch)
     count = len(slopes)
-    sigma = np.exp(rng.uniform(*np.log(UNSURE_SIGMAS), count)) * (rng.random(count) < UNSURE_SHARE)
+    low, high = (math.log(sigma) for sigma in UNSURE_SIGMAS)
+    sigma = np.exp(rng.uniform(low, high, count)) * (rng.random(count) < UNSURE_SHARE)
     white = torch.from_numpy(rng.normal(size=slopes.shape).astype(np.float32))
     smooth = blurred(white[:, None], torch.full((count,), 1.5))[:, 0] * 4.0
     errors = torch.where(torch.from_numpy(rng.random(count) < 0.5)[:, None, None], white, smooth)

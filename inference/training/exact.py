@@ -18,9 +18,11 @@ STEEPENED = (0.7, 5.0)
 def steepened(batch: Batch) -> Tensor:
     """(B, H, W) heights in pixels, each steepened by a factor of its own, or a little flattened.
 
-    The surfaces of a group come back in several batches: so they are new ones each time, and hide more. What is drawn depends on the batch's images alone, so that a run can go on where it stopped.
+    The surfaces of a group come back in several batches: so they are new ones each time, and hide more. What is drawn
+    depends on the batch's images alone, so that a run can go on where it stopped.
     """
-    drawn = drawn_from(batch).uniform(*np.log(STEEPENED), len(batch.height))
+    low, high = (math.log(factor) for factor in STEEPENED)
+    drawn = drawn_from(batch).uniform(low, high, len(batch.height))
     q, p = torch.gradient(batch.height, dim=(1, 2))
     rms_slope = (p**2 + q**2).mean(dim=(1, 2)).sqrt()
     steepest = math.tan(math.radians(STEEPEST_RMS_DEG)) / rms_slope.clamp_min(1e-6)

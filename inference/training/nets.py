@@ -12,7 +12,7 @@ from acquisition.errors import BadInput
 from inference.networks.dsm import Dsm
 from inference.networks.export import export_rerender, export_slopes, export_vft
 from inference.networks.slopes import SlopeNet
-from inference.networks.vft import Vft
+from inference.networks.vft import Vft, save_vft
 from inference.registry import SLOTS, ModelCard, Part
 from inference.training.dsm import DsmLesson
 from inference.training.model_set import install_alone, install_part
@@ -47,6 +47,7 @@ def _export_rerender(net: nn.Module, path: Path) -> None:
 def _export_vft(net: nn.Module, path: Path) -> None:
     assert isinstance(net, Vft)
     export_vft(net, path)
+    save_vft(net, path.with_suffix(".pt"))
 
 
 NETS: Mapping[str, Net] = {
@@ -64,7 +65,7 @@ NETS: Mapping[str, Net] = {
         export=_export_rerender,
         recipe=Recipe(samples=150_000, width=16, depth=3),
         quick=Recipe(samples=1_024, width=8, depth=3, blocks=1, validation_batches=4),
-        data="BSESM's images of fourteen families of surfaces, up to five times as steep, before 64 detector geometries",
+        data="BSESM's images of fourteen families of surfaces, up to five times as steep, 64 detector geometries",
     ),
     "vft": Net(
         slot="vft",
@@ -72,7 +73,7 @@ NETS: Mapping[str, Net] = {
         export=_export_vft,
         recipe=Recipe(samples=100_000, width=16, depth=1, muon=False),
         quick=Recipe(samples=768, width=8, depth=1, muon=False, validation_batches=4),
-        data="exact horizons on fourteen families of surfaces, up to five times as steep, before 64 detector geometries",
+        data="exact horizons on fourteen families of surfaces, up to five times as steep, 64 detector geometries",
     ),
 }
 

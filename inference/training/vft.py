@@ -43,7 +43,8 @@ class VftLesson:
         high = 1.0 / (1.0 + table.occluding_slope**2)
         places, horizons = [], []
         for height in heights.numpy():
-            radius, ceiling = search_limits(height, table.occluding_slope)
+            with ONE_AT_A_TIME:
+                radius, ceiling = search_limits(height, table.occluding_slope)
             shadowed = np.flatnonzero(radius)
             among = shadowed if len(shadowed) >= PIXELS else np.arange(height.size)
             chosen = np.stack(np.unravel_index(rng.choice(among, PIXELS, replace=False), height.shape), axis=1)
@@ -110,9 +111,10 @@ def exact_horizons(
 ) -> NDArray[np.float32]:
     """(P, AZIMUTHS) sines of the elevation of what stands around each of `places` (P, 2) in `height` (H, W), that of
     `occluding_slope` where nothing stands higher."""
-    azimuths = directions(np.arange(AZIMUTHS) * (2.0 * math.pi / AZIMUTHS))
+    azimuths = directions(np.arange(AZIMUTHS, dtype=np.float64) * (2.0 * math.pi / AZIMUTHS))
     slopes = np.empty((len(places), AZIMUTHS), np.float32)
-    _march(height, places, radius, ceiling, azimuths, occluding_slope, slopes)
+    with ONE_AT_A_TIME:
+        _march(height, places, radius, ceiling, azimuths, occluding_slope, slopes)
     sines: NDArray[np.float32] = slopes / np.sqrt(1.0 + slopes * slopes)
     return sines
 
