@@ -40,7 +40,8 @@ def slopes_of(height: Tensor, aspect: Tensor | float = 1.0) -> tuple[Tensor, Ten
 def cosines(count: int) -> Tensor:
     """The orthonormal DCT-II matrix [k, i]. Angles are reduced in integers, so float32 holds them at any size."""
     places = torch.arange(count)
-    turns = ((2 * places[None, :] + 1) * places[:, None]) % (4 * (places[-1] + 1))
+    full_turn = 4 * (places[-1] + 1)  # a tensor, as ONNX's exporter knows no remainder by a dynamic size
+    turns = torch.remainder((2 * places[None, :] + 1) * places[:, None], full_turn)
     waves = torch.cos(turns.to(torch.float32) * (0.5 * torch.pi / count))
     scale = torch.where(places == 0, (1.0 / count) ** 0.5, (2.0 / count) ** 0.5)
     return waves * scale[:, None]

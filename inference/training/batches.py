@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from acquisition.instrument import Instrument
 from inference.registry import CALIBRATION
-from inference.training.frames import GROUP, Sample, calibration_of, group_of_stream
+from inference.training.frames import GROUP, Sample, calibration_of, group_of_stream, plain
 
 NUMBERS = tuple(name for name in CALIBRATION if not name.startswith("pixel_size"))
 TURNS = 8
@@ -23,11 +24,16 @@ Examples = dict[str, Tensor]
 
 
 class Batch(NamedTuple):
-    """`images` (B, S, H, W) float32 counts; `numbers` by name, each with a leading B; `height` (B, H, W) in pixels."""
+    """`images` (B, S, H, W) float32 counts; `numbers` by name, each with a leading B; `height` (B, H, W) in pixels.
+
+    `geometry` is the detector of all as it was before the scenes were `turn`ed.
+    """
 
     images: Tensor
     numbers: dict[str, Tensor]
     height: Tensor
+    geometry: Instrument
+    turn: int = 0
 
 
 def batch_of(samples: list[Sample]) -> Batch:
@@ -39,7 +45,8 @@ def batch_of(samples: list[Sample]) -> Batch:
     }
     numbers["frames_held"] = torch.ones(len(samples), *samples[0].height.shape)
     images = torch.from_numpy(np.stack([sample.images for sample in samples]).astype(np.float32))
-    return Batch(images, numbers, torch.from_numpy(np.stack([sample.height for sample in samples])))
+    height = torch.from_numpy(np.stack([sample.height for sample in samples]))
+    return Batch(images, numbers, height, plain(samples[0].instrument))
 
 
 def turned(batch: Batch, turn: int) -> Batch:
@@ -47,18 +54,32 @@ def turned(batch: Batch, turn: int) -> Batch:
 
     Bits of `turn` (0 to 7): columns mirrored, rows mirrored, rows and columns swapped.
     """
-    images, height = batch.images, batch.height
     response, inversion = batch.numbers["response"], batch.numbers["inversion"]
-    for bit, image_axis in ((0, -1), (1, -2)):
-        if turn >> bit & 1:
-            images, height = images.flip(image_axis), height.flip(image_axis)
-            sign = torch.tensor([-1.0 if axis == bit else 1.0 for axis in range(3)])
+    for axis in (0, 1):
+        if turn >> axis & 1:
+            sign = torch.tensor([-1.0 if place == axis else 1.0 for place in range(3)])
             response, inversion = response * sign, inversion * sign[:, None]
     if turn >> 2 & 1:
-        images, height = images.transpose(-1, -2), height.transpose(-1, -2)
         response, inversion = response[:, :, [1, 0, 2]], inversion[:, [1, 0, 2]]
     numbers = {**batch.numbers, "response": response, "inversion": inversion}
-    return Batch(images.contiguous(), numbers, height.contiguous())
+    return batch._replace(
+        images=turned_maps(batch.images, turn), numbers=numbers, height=turned_maps(batch.height, turn), turn=turn
+    )
+
+
+def turned_maps(maps: Tensor, turn: int) -> Tensor:
+    """(..., H, W) as `turned` turns them."""
+    for bit, axis in ((0, -1), (1, -2)):
+        if turn >> bit & 1:
+            maps = maps.flip(axis)
+    return (maps.transpose(-1, -2) if turn >> 2 & 1 else maps).contiguous()
+
+
+def turned_back(maps: Tensor, turn: int) -> Tensor:
+    """What `turned_maps` has turned, as it was."""
+    if turn >> 2 & 1:
+        turn = (turn & 4) | (turn & 1) << 1 | (turn & 2) >> 1
+    return turned_maps(maps, turn)
 
 
 class _Stream(IterableDataset[Examples]):

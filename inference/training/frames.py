@@ -182,7 +182,7 @@ def expected_frame(
     """
     beam = geometry.beam.model_copy(update={"sigma_px": sigma_px * SUBPIXELS})
     scan = geometry.scan.model_copy(update={"pixel_size_m": geometry.scan.pixel_size_m / SUBPIXELS})
-    fine = _plain(geometry).model_copy(update={"beam": beam, "scan": scan})
+    fine = plain(geometry).model_copy(update={"beam": beam, "scan": scan})
     heights_m = np.asarray(surface, np.float64) * geometry.scan.pixel_size_m
     return pixel_means(expected_electrons(heights_m, fine, dose))
 
@@ -210,7 +210,7 @@ def calibrated(
     geometry: Instrument, dose: float, sigma_px: float, gains: Sequence[float], darks: Sequence[float]
 ) -> Instrument:
     """The instrument file's content for frames of this dose, beam, gains and dark levels."""
-    primaries = dose / float(linear_response(_plain(geometry))[:, 2].sum()) / geometry.specimen.backscatter_yield
+    primaries = dose / float(linear_response(plain(geometry))[:, 2].sum()) / geometry.specimen.backscatter_yield
     current_a = primaries * ELEMENTARY_CHARGE_C / geometry.beam.dwell_time_s
     beam = geometry.beam.model_copy(update={"current_a": current_a, "sigma_px": sigma_px})
     return _with_digitiser(geometry, gains, darks).model_copy(update={"beam": beam})
@@ -223,7 +223,7 @@ def calibration_of(sample: Sample) -> Calibration:
     """
     segments = sample.instrument.detector.segments
     return replace(
-        calibrate(_plain(sample.instrument), sample.images),
+        calibrate(plain(sample.instrument), sample.images),
         gain_counts_per_electron=np.array([segment.gain_counts_per_electron for segment in segments], np.float32),
         dark_counts=np.array([segment.dark_counts for segment in segments], np.float32),
         calibration_hash=sample.instrument.calibration_hash,
@@ -272,7 +272,7 @@ def _with_digitiser(geometry: Instrument, gains: Sequence[float], darks: Sequenc
     return geometry.model_copy(update={"detector": geometry.detector.model_copy(update={"segments": segments})})
 
 
-def _plain(geometry: Instrument) -> Instrument:
+def plain(geometry: Instrument) -> Instrument:
     """With one digitiser for all: instruments that differ in gains alone then share their acceptance tables."""
     count = len(geometry.detector.segments)
     return _with_digitiser(geometry, [1.0] * count, [0.0] * count)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+
+import tomli_w
 
 from inference.registry import CARD, MODELS, SLOTS, ModelCard, Part, find_model_set, read_card, write_card
 
@@ -32,3 +35,15 @@ def install_part(folder: Path, slot: str, write: Callable[[Path], None], part: P
     description = f"learned: {', '.join(learned)}; as in classical: {', '.join(exact) or 'nothing'}"
     write_card(replace(card, description=description, parts={**card.parts, slot: part}))
     return read_card(folder)
+
+
+def install_alone(folder: Path, write: Callable[[Path], None], part: Part) -> ModelCard:
+    """Let `write` put the graph of a net that fits no slot into `folder`, under the folder's name and with a card of
+    that name beside it, so that nobody takes the folder for a set."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = folder.name
+    write(folder / f"{name}.onnx")
+    found = replace(part, sha256=hashlib.sha256((folder / f"{name}.onnx").read_bytes()).hexdigest())
+    card = ModelCard(name, VERSION, f"learned: {name}, which fits no slot of a model set", {name: found}, folder)
+    (folder / f"{name}.toml").write_text(tomli_w.dumps(card.tree()), encoding="utf-8")
+    return card

@@ -9,20 +9,25 @@ from pathlib import Path
 from torch import nn
 
 from acquisition.errors import BadInput
-from inference.networks.export import export_integrator, export_slopes
+from inference.networks.dsm import Dsm
+from inference.networks.export import export_integrator, export_rerender, export_slopes, export_vft
 from inference.networks.integrator import IntegratorNet
 from inference.networks.slopes import SlopeNet
-from inference.registry import ModelCard, Part
+from inference.networks.vft import Vft, save_vft
+from inference.registry import SLOTS, ModelCard, Part
+from inference.training.dsm import DsmLesson
 from inference.training.integrator import IntegratorLesson
-from inference.training.model_set import install_part, like_classical
+from inference.training.model_set import install_alone, install_part, like_classical
 from inference.training.run import Lesson, Recipe, logged, train
 from inference.training.slopes import SlopeLesson
+from inference.training.vft import VftLesson
 
 
 @dataclass(frozen=True, slots=True)
 class Net:
     """`lesson` takes the folder of the set that the graph becomes part of: some learn on what the others give. `recipe`
-    is the full one, `quick` one of about a minute."""
+    is the full one, `quick` one of about a minute. A net whose `slot` no model set has stands alone in the folder of
+    that name."""
 
     slot: str
     lesson: Callable[[Path], Lesson]
@@ -45,6 +50,17 @@ def _export_integrator(net: nn.Module, path: Path) -> None:
     export_integrator(net, path)
 
 
+def _export_rerender(net: nn.Module, path: Path) -> None:
+    assert isinstance(net, Dsm)
+    export_rerender(net, path)
+
+
+def _export_vft(net: nn.Module, path: Path) -> None:
+    assert isinstance(net, Vft)
+    export_vft(net, path)
+    save_vft(net, path.with_suffix(".pt"))
+
+
 NETS: Mapping[str, Net] = {
     "slopes": Net(
         slot="slopes",
@@ -61,6 +77,22 @@ NETS: Mapping[str, Net] = {
         recipe=Recipe(samples=120_000, width=16, depth=3, blocks=1),
         quick=Recipe(samples=2_400, width=8, depth=3, blocks=1, validation_batches=4),
         data=f"slopes that the set's own graphs and classical ones give for {FRAMES}",
+    ),
+    "dsm": Net(
+        slot="rerender",
+        lesson=lambda folder: DsmLesson(),
+        export=_export_rerender,
+        recipe=Recipe(samples=150_000, width=16, depth=3),
+        quick=Recipe(samples=1_024, width=8, depth=3, blocks=1, validation_batches=4),
+        data="BSESM's images of fourteen families of surfaces, up to five times as steep, 64 detector geometries",
+    ),
+    "vft": Net(
+        slot="vft",
+        lesson=lambda folder: VftLesson(),
+        export=_export_vft,
+        recipe=Recipe(samples=100_000, width=16, depth=1, muon=False),
+        quick=Recipe(samples=768, width=8, depth=1, muon=False, validation_batches=4),
+        data="exact horizons on fourteen families of surfaces, up to five times as steep, 64 detector geometries",
     ),
 }
 
@@ -82,19 +114,26 @@ def train_and_install(
     progress: Callable[[int, int], None],
     until_s: float,
 ) -> ModelCard:
-    """Train network `name`, or go on where the run in `state` stopped, and put it into its slot of a set.
+    """Train network `name`, or go on where the run in `state` stopped, and put it into its slot of a set, or where it
+    stands alone.
 
     Raises `BadInput` for an unknown name, and when `state` holds a run of another recipe.
     """
     net = find_net(name)
-    folder = like_classical(models / set_name)
+    in_set = net.slot in SLOTS
+    folder = like_classical(models / set_name) if in_set else models / net.slot
     trained = train(net.lesson(folder), state, recipe, processes, progress, until_s)
     figures = logged(state)[-1]
     part = Part(
-        command=f"eclips train {name} --samples {recipe.samples} --seed {recipe.seed} --name {set_name}",
+        command=f"eclips train {name} --samples {recipe.samples} --seed {recipe.seed}"
+        + (f" --name {set_name}" if in_set else ""),
         data=net.data,
         seed=recipe.seed,
         hours=figures.pop("hours"),
         figures=figures,
     )
-    return install_part(folder, net.slot, lambda path: net.export(trained, path), part)
+
+    def write(path: Path) -> None:
+        net.export(trained, path)
+
+    return install_part(folder, net.slot, write, part) if in_set else install_alone(folder, write, part)

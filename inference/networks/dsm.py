@@ -1,0 +1,162 @@
+"""The DSM: slopes back to the images of any detector's segments, shadows included, in one pass over the frame."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from inference.networks.poisson import integrate
+from inference.networks.unet import UNet
+
+ORDERS = 4
+RINGS = 2
+HARMONICS = 2 * ORDERS - 1
+FEATURES = 8
+SEGMENT_FEATURES = 4
+SIZE_OF_HIDDEN = 0.1
+BEAM_REACH_PX = 6
+LEAST_SIGMA_PX = 0.05
+LEAST_SHARE = 1e-6
+WIDTHS_PX = (8, 32, 128)
+
+
+class Dsm(nn.Module):
+    """Slopes to what each segment sees, as BSESM would render the surface, for any number and placement of segments.
+
+    Without shadows a segment's share is linear in the normal, and the beam's width blurs the normal. What the surface
+    hides from the detector is a function of azimuth at each pixel: a U-Net finds its lowest harmonics (twice, for up to
+    two rings), and each segment takes them at its own azimuth, weakened by its width. So the net runs once for all
+    segments. Untrained, and with a sharp beam, it is the `classical` re-rendering.
+    """
+
+    def __init__(self, width: int = 16, depth: int = 3, blocks: int = 2) -> None:
+        super().__init__()
+        self.net = UNet(FEATURES, RINGS * HARMONICS, width, depth, blocks)
+        self.weaken = nn.Sequential(nn.Linear(SEGMENT_FEATURES, 32), nn.GELU(), nn.Linear(32, RINGS * ORDERS))
+
+    def forward(
+        self,
+        images: Tensor,
+        response: Tensor,
+        gain_counts_per_electron: Tensor,
+        dark_counts: Tensor,
+        flat_share: Tensor,
+        beam_sigma_px: Tensor,
+        frames_held: Tensor,
+        p: Tensor,
+        q: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """(B, S, H, W) counts that the slopes explain and the (B, H, W) rms of what they don't, in units of noise.
+
+        The tensors of the slot `rerender` with a leading batch axis. A pixel's brightness is its likeliest one: all
+        electrons measured over all that a unit of brightness would give.
+        """
+        gain, dark = gain_counts_per_electron[..., None, None], dark_counts[..., None, None]
+        measured = (images - dark) / gain
+        electrons = of_sum(self.shares(p, q, response, flat_share, beam_sigma_px), measured.sum(dim=1, keepdim=True))
+        off = measured - electrons
+        residual = (frames_held.unsqueeze(1) * off * off / electrons.clamp_min(1.0)).mean(dim=1).sqrt()
+        return electrons * gain + dark, residual
+
+    def shares(self, p: Tensor, q: Tensor, response: Tensor, flat_share: Tensor, beam_sigma_px: Tensor) -> Tensor:
+        """(B, S, H, W) electrons per unit of brightness, from p (B, H, W - 1) and q (B, H - 1, W)."""
+        normal = normals(p, q)
+        steady = torch.ones_like(normal[:, 0])
+        numbers = torch.stack([steady * beam_sigma_px[:, None, None], steady * swing(response)[:, None, None]], dim=1)
+        hidden = SIZE_OF_HIDDEN * self.net(torch.cat([normal, standing_out(*centred(p, q)), numbers], dim=1))
+        seen = blurred(that_counts(normal, flat_share), beam_sigma_px)
+        weights = torch.cat([response, self._harmonics(response)], dim=2)
+        return torch.einsum("bsc,bchw->bshw", weights, torch.cat([seen, hidden], dim=1))
+
+    def _harmonics(self, response: Tensor) -> Tensor:
+        """(B, S, RINGS * HARMONICS): by how much each harmonic of what is hidden counts in each segment."""
+        flat = response[:, :, 2]
+        aside = torch.linalg.vector_norm(response[:, :, :2], dim=2)
+        ratio = aside / flat.clamp_min(LEAST_SHARE)
+        of_all = swing(response)[:, None].expand_as(ratio)
+        given = torch.stack([ratio, 4.0 * flat, of_all, ratio / of_all], dim=2)
+        weaken = 1.0 + self.weaken(given).unflatten(2, (RINGS, ORDERS))
+        # As seen in the image, 90 degrees at its top. Powers of one unit number, so that no angle is needed.
+        cosine, sine = (sign * response[:, :, axis] / aside.clamp_min(1e-9) for axis, sign in ((0, 1.0), (1, -1.0)))
+        turned = [(torch.ones_like(cosine), torch.zeros_like(sine))]
+        for _ in range(ORDERS - 1):
+            last_cosine, last_sine = turned[-1]
+            turned.append((last_cosine * cosine - last_sine * sine, last_sine * cosine + last_cosine * sine))
+        parts = [weaken[..., 0]]
+        for order in range(1, ORDERS):
+            for turn in turned[order]:
+                parts.append(weaken[..., order] * turn[..., None])
+        return flat[..., None] * torch.cat(parts, dim=2)
+
+
+def of_sum(shares: Tensor, total: Tensor) -> Tensor:
+    """(B, S, H, W) electrons in proportion to `shares` that add up to `total` (B, 1, H, W)."""
+    shares = shares.clamp_min(0.0)
+    return shares * (total.clamp_min(0.0) / shares.sum(dim=1, keepdim=True).clamp_min(LEAST_SHARE))
+
+
+def centred(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    """Slopes at the pixels' centres, each (B, H, W); one-sided at the border."""
+    p = torch.cat([p[:, :, :1], p, p[:, :, -1:]], dim=2)
+    q = torch.cat([q[:, :1], q, q[:, -1:]], dim=1)
+    return 0.5 * (p[:, :, :-1] + p[:, :, 1:]), 0.5 * (q[:, :-1] + q[:, 1:])
+
+
+def normals(p: Tensor, q: Tensor) -> Tensor:
+    """(B, 3, H, W) unit normals at the pixels' centres."""
+    across, down = centred(p, q)
+    upright = (1.0 + across * across + down * down).rsqrt()
+    return torch.stack([-across * upright, -down * upright, upright], dim=1)
+
+
+def that_counts(normal: Tensor, flat_share: Tensor) -> Tensor:
+    """(B, 3, H, W) what `response` is multiplied with: of n_z only the part that `flat_share` says."""
+    share = flat_share[:, None, None, None]
+    return torch.cat([normal[:, :2], share * normal[:, 2:] + (1.0 - share)], dim=1)
+
+
+def linear_shares(p: Tensor, q: Tensor, response: Tensor, flat_share: Tensor, beam_sigma_px: Tensor) -> Tensor:
+    """(B, S, H, W) as `Dsm.shares`, of a surface that hides nothing."""
+    seen = blurred(that_counts(normals(p, q), flat_share), beam_sigma_px)
+    return torch.einsum("bsc,bchw->bshw", response, seen)
+
+
+def swing(response: Tensor) -> Tensor:
+    """(B,) by how much segments answer to a tilt: it tells where the detector stands, and so where shadows begin."""
+    tilt, level = (torch.linalg.vector_norm(part.flatten(1), dim=1) for part in (response[:, :, :2], response[:, :, 2]))
+    found: Tensor = tilt / level
+    return found
+
+
+def blurred(maps: Tensor, sigma_px: Tensor) -> Tensor:
+    """(B, C, H, W) under a Gaussian of `sigma_px` (B,), nothing where it is 0."""
+    batch, channels = maps.shape[:2]
+    places = torch.arange(-BEAM_REACH_PX, BEAM_REACH_PX + 1, dtype=maps.dtype, device=maps.device)
+    weights = torch.exp(-0.5 * (places / sigma_px.clamp_min(LEAST_SIGMA_PX)[:, None]) ** 2)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    kernels = weights[:, None].expand(-1, channels, -1).reshape(batch * channels, 1, 1, -1)
+    reach, groups = BEAM_REACH_PX, batch * channels
+    flat = maps.reshape(1, groups, *maps.shape[2:])
+    along_x = functional.conv2d(functional.pad(flat, (reach, reach, 0, 0), mode="replicate"), kernels, groups=groups)
+    rows = functional.pad(along_x, (0, 0, reach, reach), mode="replicate")
+    both = functional.conv2d(rows, kernels.transpose(2, 3), groups=groups)
+    return both.reshape(maps.shape)
+
+
+def standing_out(across: Tensor, down: Tensor) -> Tensor:
+    """(B, 3, H, W) heights against their means over ever wider surroundings, in units of their width.
+
+    From slopes at pixels' centres, integrated on a grid half as fine.
+    """
+    rows, columns = across.shape[1:]
+    both = functional.pad(torch.stack([across, down], dim=1), (0, 1, 0, 1), mode="replicate")
+    p, q = (2.0 * slope for slope in functional.avg_pool2d(both, 2).unbind(1))
+    height = integrate(0.5 * (p[:, :, 1:] + p[:, :, :-1]), 0.5 * (q[:, 1:] + q[:, :-1]))[:, None]
+    parts, wide = [], height
+    for width_px in WIDTHS_PX:
+        wide = functional.avg_pool2d(wide, 4, ceil_mode=True, count_include_pad=False)
+        mean = functional.interpolate(wide, size=height.shape[2:], mode="bilinear", align_corners=False)
+        parts.append(((height - mean) / width_px).clamp(-4.0, 4.0))
+    found = functional.interpolate(torch.cat(parts, dim=1), scale_factor=2.0, mode="nearest")
+    return found[:, :, :rows, :columns]
