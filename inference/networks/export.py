@@ -44,7 +44,7 @@ def export_integrator(net: IntegratorNet, path: Path) -> None:
 
 def export_vft(net: Vft, path: Path) -> None:
     """Write the graph of `VftGraph`: any frame, any pixels of it, any detector."""
-    height, width, pixels, bins, steps, segments = EXAMPLE["H"], EXAMPLE["W"], 50, 128, 257, 4
+    height, width, pixels, bins, steps, segments = EXAMPLE["H"], EXAMPLE["W"], 50, 130, 257, 4
     inputs: dict[str, tuple[Tensor, dict[int, str]]] = {
         "height_px": (torch.zeros(height, width), {0: "H", 1: "W"}),
         "places": (torch.zeros(pixels, 2, dtype=torch.int64), {0: "P"}),

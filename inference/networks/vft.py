@@ -173,8 +173,9 @@ def captured(horizons: Tensor, p: Tensor, q: Tensor, tables: Tables) -> Tensor:
     last = tables.blocked.shape[1] - 1
     step = ((1.0 - horizon**2 - tables.sin2_low) / (last * tables.sin2_step)).clamp(0.0, 1.0) * last
     below = step.detach().floor().long().clamp_max(last - 1)
-    bins = torch.arange(len(azimuth), device=azimuth.device)
-    near, far = tables.blocked[bins, below], tables.blocked[bins, below + 1]  # (B, P, K, S, 3)
+    rows = tables.blocked.flatten(0, 1)
+    row = torch.arange(azimuth.shape[0], device=azimuth.device) * (last + 1) + below
+    near, far = rows[row], rows[row + 1]  # (B, P, K, S, 3)
     lost = (near + (step - below)[..., None, None] * (far - near)).sum(dim=2)
     upright = (1.0 + p * p + q * q).rsqrt()
     normal = torch.stack([-p * upright, -q * upright, upright], dim=2)
