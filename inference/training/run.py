@@ -176,9 +176,11 @@ class Run:
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         for optimiser, _ in self.optimisers:
             optimiser.step()
+        # At first the average follows closely, so that short runs don't end with weights that they started from.
+        kept_part = min(KEPT_OF_AVERAGE, (1.0 + self._batches) / (10.0 + self._batches))
         with torch.no_grad():
             for kept, new in zip(self.average.parameters(), self.net.parameters(), strict=True):
-                kept.lerp_(new, 1.0 - KEPT_OF_AVERAGE)
+                kept.lerp_(new, 1.0 - kept_part)
         for name, values in {**losses, "hardness": hardness}.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(values.detach().mean())
         self._sums["steps"] = self._sums.get("steps", 0.0) + 1.0
@@ -209,3 +211,4 @@ class Run:
         for (optimiser, _), kept in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
         self.samples, self.hours = state["samples"], state["hours"]
+        self._batches = self.samples // self.recipe.batch

@@ -161,7 +161,7 @@ def test_a_minute_of_training_is_better_than_classical(tmp_path: Path) -> None:
     arguments = ["train", "slopes", "--quick", "--out", str(tmp_path / "models"), "--state", str(tmp_path / "run")]
     subprocess.run([sys.executable, "-m", "service.cli", *arguments], check=True, timeout=600)
     figures = find_model_set("unet", tmp_path / "models").parts["slopes"].figures
-    assert figures["error_vs_classical"] < 0.97
+    assert figures["error_vs_classical"] < 0.985
     assert 0.5 < figures["within_sigma"] < 0.85
 
 
