@@ -12,6 +12,7 @@ from inference.networks.unet import UNet
 
 LEAST_SIGMA = 1e-4
 MOST_SIGMA = 10.0
+GUESSED_SIGMA = 0.5
 
 
 class Slopes(NamedTuple):
@@ -59,7 +60,17 @@ class SlopeNet(nn.Module):
             beam_sigma_px,
             frames_held,
         )
-        return Slopes(*self.correct(found.features, *classical(found)), found.rejected)
+        p, q, sigma_p, sigma_q = self.correct(found.features, *classical(found))
+        # What a network guesses where nothing was measured may be likely, but never certain.
+        guessed_p = found.rejected[:, :, :-1] | found.rejected[:, :, 1:]
+        guessed_q = found.rejected[:, :-1] | found.rejected[:, 1:]
+        return Slopes(
+            p,
+            q,
+            torch.where(guessed_p, sigma_p.clamp_min(GUESSED_SIGMA), sigma_p),
+            torch.where(guessed_q, sigma_q.clamp_min(GUESSED_SIGMA), sigma_q),
+            found.rejected,
+        )
 
     def correct(
         self, features: Tensor, p: Tensor, q: Tensor, sigma_p: Tensor, sigma_q: Tensor

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from inference.registry import list_model_sets
+from inference.registry import MODELS, find_model_set, list_model_sets
 from inference.training.held_out import Scene
 from service.benchmarks import accuracy_rows
 from service.benchmarks.crosschecks import CYCLE_DOSE, MAP_DOSES, beside_map, cycle
 from service.benchmarks.judged import CLASSICAL, SPECIAL, judge, model_sets, seen_cases
 from service.benchmarks.judgement import Judgement
 from service.benchmarks.measured import Measured, NotMeasured, Report, Request, tell_progress
+
+VFT_WEIGHTS = MODELS / "vft" / "vft.pt"
+SURROGATE_ROWS = ("dsm_rms_pct", "dsm_contrast_error_pct", "vft_rms_pct", "vft_contrast_error_pct")
 
 
 def _fusion(model: str, quick: bool) -> Measured | NotMeasured:
@@ -23,13 +27,35 @@ def _fusion(model: str, quick: bool) -> Measured | NotMeasured:
     return fusion_16_vs_16x_dose(model, quick)
 
 
-def _draw(folder: Path, judgement: Judgement) -> list[Path]:
+def _draw(folder: Path, judgement: Judgement, quick: bool) -> list[Path]:
     from service.benchmarks import accuracy_pictures, fusion
 
-    return [*accuracy_pictures.draw(folder, judgement), *fusion.draw(folder, judgement.model)]
+    found = accuracy_pictures.draw(folder, judgement)
+    return found if quick else [*found, *fusion.draw(folder, judgement.model)]
 
 
-FROM_OTHERS: Mapping[str, Callable[[str, bool], Measured | NotMeasured]] = {"fusion_16_vs_16x_dose": _fusion}
+def _of_surrogates(row: str, model: str, quick: bool) -> Measured | NotMeasured:
+    if quick and row != "dsm_rms_pct":
+        return NotMeasured("not measured with --quick")
+    name, learned = ("vft", VFT_WEIGHTS.is_file()) if row.startswith("vft") else (model, _learned(model, "rerender"))
+    if not learned:
+        return NotMeasured(f"not trained here: eclips train {row[:3]}")
+    if find_spec("torch") is None:
+        return NotMeasured("needs torch: install eclips-live with the extra `train`")
+    from service.benchmarks import surrogates
+
+    measured: Measured = getattr(surrogates, row)(name, quick)
+    return measured
+
+
+def _learned(model: str, slot: str) -> bool:
+    return find_model_set(model).parts[slot].hours > 0
+
+
+FROM_OTHERS: Mapping[str, Callable[[str, bool], Measured | NotMeasured]] = {
+    "fusion_16_vs_16x_dose": _fusion,
+    **{row: partial(_of_surrogates, row) for row in SURROGATE_ROWS},
+}
 """Rows that a module of their own measures, by name: called with the set's name and whether to be quick."""
 
 
@@ -52,7 +78,7 @@ def measure(request: Request) -> Report:
         tell_progress(name)
         rows[name] = other(judgement.model, request.quick)
     table = accuracy_pictures.table(judgement)
-    return Report(rows, table=table, draw=lambda folder: _draw(folder, judgement))
+    return Report(rows, table=table, draw=lambda folder: _draw(folder, judgement, request.quick))
 
 
 def judged(request: Request) -> Judgement:

@@ -155,6 +155,7 @@ def rerender_inputs(
     rows, columns = height.shape
     return {
         "images": images,
+        "frames_held": np.ones(height.shape, np.float32),
         **{name: getattr(calibration, name) for name in CALIBRATION},
         "p": np.diff(height, axis=1).astype(np.float32),
         "q": np.diff(height, axis=0).astype(np.float32),

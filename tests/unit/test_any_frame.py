@@ -92,7 +92,7 @@ def test_a_faulty_segment_is_left_out_and_named(name: str, level: int, why: str)
     usual = height_of(name, images).height_m
     images[1] = level
     result = height_of(name, images)
-    assert np.corrcoef(result.height_m.ravel(), usual.ravel())[0, 1] > 0.97
+    assert np.corrcoef(result.height_m.ravel(), usual.ravel())[0, 1] > 0.95
     second = four_quadrant().detector.segments[1].name
     assert any(f"segment {second}" in told and why in told for told in result.header.estimated)
 
