@@ -13,17 +13,16 @@ from torch import Tensor
 LEAST_ELECTRONS = 1.0
 LEAST_N_Z = 0.2588190451025207  # 75 degrees
 REJECTED_VARIANCE = 100.0
-FEATURES = 10
+FEATURES, LIT = 10, 6
 
 
 class Moments(NamedTuple):
-    """Per pixel, each (B, H, W): classical slopes and the variances that photon noise gives them; `rejected` is 1 where
-    they mean nothing. `features` (B, 10, H, W) are the network's input, all of order one."""
+    """Per pixel: classical `slopes` p and q (B, 2, H, W) and the `variances` that photon noise gives them; `rejected`
+    (B, H, W) where they mean little. `features` (B, 10, H, W) are the network's input, all of order one; number `LIT`
+    is 0 where rejected, else 1."""
 
-    p: Tensor
-    q: Tensor
-    variance_p: Tensor
-    variance_q: Tensor
+    slopes: Tensor
+    variances: Tensor
     rejected: Tensor
     features: Tensor
 
@@ -89,11 +88,9 @@ def moments(
         ],
         dim=1,
     )
-    p_variance, q_variance = (
-        torch.where(rejected, REJECTED_VARIANCE, (scale**2 * part).clamp(0.0, REJECTED_VARIANCE))
-        for part in (variance_a, variance_b)
-    )
-    return Moments(-a * scale, -b * scale, p_variance, q_variance, rejected, features)
+    variances = (scale**2).unsqueeze(1) * torch.stack([variance_a, variance_b], dim=1)
+    unknown = torch.where(rejected.unsqueeze(1), REJECTED_VARIANCE, variances.clamp(0.0, REJECTED_VARIANCE))
+    return Moments(-scale.unsqueeze(1) * torch.stack([a, b], dim=1), unknown, rejected, features)
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -2,68 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+LEAK = 0.1
+WIDEST = 128
+
 
 class UNet(nn.Module):
-    """(B, inputs, H, W) -> (B, outputs, H, W). Starts as zero everywhere: what it adds to is then what comes out.
+    """(B, inputs, H, W) -> (B, outputs, H, W). Starts as zero everywhere: what it adds to is then what comes out."""
 
-    `width` channels at the finest of `depth` levels, half as fine as the image, twice as many at each coarser one. Odd
-    sizes are padded inside.
-    """
-
-    def __init__(self, inputs: int, outputs: int, width: int = 32, depth: int = 3, blocks: int = 2) -> None:
+    def __init__(self, inputs: int, outputs: int, width: int = 32, depth: int = 4, blocks: int = 2) -> None:
         super().__init__()
-        widths = [width * 2**level for level in range(depth)]
-        self.enter = nn.Conv2d(inputs, width, 4, stride=2, padding=1)
-        self.down = nn.ModuleList(nn.Sequential(*(Block(size) for _ in range(blocks))) for size in widths)
-        self.shrink = nn.ModuleList(nn.Conv2d(size, 2 * size, 2, stride=2) for size in widths[:-1])
-        self.grow = nn.ModuleList(nn.ConvTranspose2d(2 * size, size, 2, stride=2) for size in widths[:-1])
-        self.up = nn.ModuleList(nn.Sequential(*(Block(size) for _ in range(blocks))) for size in widths[:-1])
+        self.body = Body(inputs, width, depth, blocks)
         self.leave = nn.ConvTranspose2d(width, outputs, 4, stride=2, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        assert self.leave.bias is not None
-        nn.init.zeros_(self.leave.bias)
+        start_at_zero(self.leave)
 
     def forward(self, values: Tensor) -> Tensor:
-        found = self.enter(_padded(values))
-        kept = []
+        return inside(self.leave(self.body(values)[0]), values)
+
+
+class Body(nn.Module):
+    """(B, inputs, H, W) to what is found at each of `depth` levels, finest first.
+
+    The finest level is half as fine as the image and has `width` channels, each coarser one twice as many up to 128,
+    and `blocks` blocks on the way down and up, but one where pixels are many. Every level has a border of one of its
+    pixels round the frame: that rounds any odd size up and keeps layers free of paddings of their own. Nothing is
+    normalised over the frame, so that a fault in one place changes nothing far away, and a large frame is seen as the
+    small ones of the training are. `told` channels more may come in at each level.
+    """
+
+    def __init__(self, inputs: int, width: int, depth: int, blocks: int, told: int = 0) -> None:
+        super().__init__()
+        self.widths = [min(width * 2**level, max(width, WIDEST)) for level in range(depth)]
+        stacks = [(size, blocks if level else 1) for level, size in enumerate(self.widths)]
+        self.enter = nn.Conv2d(inputs, width, 4, stride=2, padding=2)
+        self.tell = nn.ModuleList(Mix(told, size) for size in self.widths if told)
+        self.down = nn.ModuleList(_stack(size, count) for size, count in stacks)
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=2) for a, b in pairwise(self.widths))
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairwise(self.widths))
+        self.up = nn.ModuleList(_stack(size, count) for size, count in stacks[:-1])
+
+    def forward(self, values: Tensor, told: Sequence[Tensor] = ()) -> list[Tensor]:
+        found = self.enter(values)
+        levels = []
         for level, blocks in enumerate(self.down):
-            found = blocks(found)
+            found = blocks(found + self.tell[level](told[level]) if told else found)
+            levels.append(found)
             if level < len(self.shrink):
-                kept.append(found)
-                found = self.shrink[level](_padded(found))
+                found = self.shrink[level](found)
         for level in reversed(range(len(self.grow))):
-            found = self.up[level](_like(self.grow[level](found), kept[level]) + kept[level])
-        return _like(self.leave(found), values)
+            grown = inside(self.grow[level](levels[level + 1]), levels[level])
+            levels[level] = self.up[level](grown + levels[level])
+        return levels
 
 
 class Block(nn.Module):
-    """Looks around (7 x 7 depthwise), mixes channels, adds to what it got."""
+    """Looks around (5 x 5 depthwise), mixes channels, adds a share of that to what it got."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.around = nn.Conv2d(width, width, 7, padding=3, groups=width, padding_mode="replicate")
-        self.norm = nn.GroupNorm(1, width)
+        self.around = nn.Conv2d(width, width, 5, padding=2, groups=width)
         self.widen = Mix(width, 2 * width)
         self.narrow = Mix(2 * width, width)
+        self.share = nn.Parameter(torch.full((width, 1, 1), 0.2))
 
     def forward(self, values: Tensor) -> Tensor:
-        mixed: Tensor = self.narrow(functional.gelu(self.widen(self.norm(self.around(values)))))
-        return values + mixed
-
-
-def _padded(values: Tensor) -> Tensor:
-    """One more row and column, so that halving an odd size rounds up."""
-    return functional.pad(values, (0, 1, 0, 1), mode="replicate")
-
-
-def _like(values: Tensor, other: Tensor) -> Tensor:
-    """Without what rounding up has added."""
-    cut: Tensor = values[:, :, : other.shape[2], : other.shape[3]]
-    return cut
+        mixed: Tensor = self.narrow(functional.leaky_relu(self.widen(self.around(values)), LEAK))
+        return values + self.share * mixed
 
 
 class Mix(nn.Module):
@@ -79,5 +89,21 @@ class Mix(nn.Module):
         return functional.conv2d(values, self.weight[:, :, None, None], self.bias)
 
 
+def inside(values: Tensor, finer: Tensor) -> Tensor:
+    """Values made twice as fine, without the border that `Body` has around each level."""
+    cut: Tensor = values[:, :, 1 : 1 + finer.shape[2], 1 : 1 + finer.shape[3]]
+    return cut
+
+
+def start_at_zero(layer: Mix | nn.ConvTranspose2d) -> None:
+    nn.init.zeros_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+
+
 def parameters_of(net: nn.Module) -> int:
     return sum(int(torch.tensor(weights.shape).prod()) for weights in net.parameters())
+
+
+def _stack(width: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(Block(width) for _ in range(count)))

@@ -19,7 +19,7 @@ from inference.registry import MODELS
 from inference.training.batches import Batch, Examples
 from inference.training.integrator import IntegratorLesson
 from inference.training.run import Lesson, Recipe
-from inference.training.slopes import SlopeLesson
+from inference.training.slopes import GIVEN, SlopeLesson
 
 MOST_SEGMENTS = 8
 
@@ -45,9 +45,27 @@ class RawSlopeLesson(SlopeLesson):
         level = 0.2 * torch.log(brightness)
         raw = torch.cat([nn.functional.pad(shares, (0, 0, 0, 0, 0, empty)), level, torch.ones_like(level)], dim=1)
         assert raw.shape[1] == FEATURES
-        nothing = {name: torch.zeros_like(usual[name]) for name in ("p", "q")}
-        unit = {name: torch.full_like(usual[name], 0.1) for name in ("sigma_p", "sigma_q")}
-        return {**usual, **nothing, **unit, "features": raw}
+        nothing, unit = torch.zeros_like(usual["slopes"]), torch.full_like(usual["variances"], 0.01)
+        return {**usual, "slopes": nothing, "variances": unit, "features": raw}
+
+
+class AddingNet(nn.Module):
+    """Without scales: a plain U-Net that only adds to the classical slopes."""
+
+    def __init__(self, width: int, depth: int, blocks: int) -> None:
+        super().__init__()
+        self.net = UNet(FEATURES, 4, width, depth, blocks)
+
+    def forward(self, features: Tensor, slopes: Tensor, variances: Tensor, lit: Tensor) -> tuple[Tensor, ...]:
+        found = self.net(features)
+        return slopes, found[:, :2], found[:, 2:]
+
+
+class AddingSlopeLesson(SlopeLesson):
+    def network(self, recipe: Recipe) -> SlopeNet:
+        net = super().network(recipe)
+        net.net = AddingNet(recipe.width, recipe.depth, recipe.blocks)
+        return net
 
 
 class PlainSlopeLesson(SlopeLesson):
@@ -56,11 +74,10 @@ class PlainSlopeLesson(SlopeLesson):
     def losses(self, net: nn.Module, examples: Examples) -> Mapping[str, Tensor]:
         usual = super().losses(net, examples)
         assert isinstance(net, SlopeNet)
-        given = {name: values for name, values in examples.items() if name != "height"}
-        p, q, *_ = net.correct(**given)
+        p, q, *_ = net.correct(*(examples[name] for name in GIVEN))
         true_p, true_q = slopes_of(examples["height"])
         squares = ((p - true_p) ** 2).mean(dim=(1, 2)) + ((q - true_q) ** 2).mean(dim=(1, 2))
-        return {"squares": squares, "angle": usual["angle"], "hardness": usual["hardness"]}
+        return {"squares": squares, **{name: usual[name] for name in ("angle", "height", "hardness")}}
 
 
 class PureNetwork(IntegratorNet):
@@ -100,6 +117,7 @@ def variants(samples: int, seed: int = 1) -> dict[str, Variant]:
     return {
         "slopes as they are": Variant(SlopeLesson(), slopes, error),
         "slopes without physics input": Variant(RawSlopeLesson(), slopes, error),
+        "slopes without scales": Variant(AddingSlopeLesson(), slopes, error),
         "slopes without log-variance": Variant(PlainSlopeLesson(), slopes, error),
         "slopes without hard examples": Variant(SlopeLesson(), replace(slopes, hard_every=0), error),
         "slopes with AdamW": Variant(SlopeLesson(), replace(slopes, muon=False), error),

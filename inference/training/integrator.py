@@ -17,7 +17,8 @@ from inference.registry import MODELS, SLOTS, find_model_set
 from inference.session import OnnxSession
 from inference.training.batches import Batch, Examples
 from inference.training.run import Recipe
-from inference.training.slopes import LEAST_ANGLE, rms_angle
+from inference.training.slopes import LEAST_ANGLE
+from inference.training.surface_errors import surface_errors
 
 TAKEN = ("p", "q", "sigma_p", "sigma_q", "rejected", "residual")
 LEAST_HEIGHT_PX = 1e-3
@@ -64,9 +65,9 @@ class IntegratorLesson:
     def losses(self, net: nn.Module, examples: Examples) -> Mapping[str, Tensor]:
         found = net(*(examples[name] for name in TAKEN))
         truth = examples["height"]
-        height, angle = errors(found.height, truth)
+        height, angle = surface_errors(found.height, truth)
         with torch.no_grad():
-            height_before, angle_before = errors(integrate(examples["p"], examples["q"]), truth)
+            height_before, angle_before = surface_errors(integrate(examples["p"], examples["q"]), truth)
         curl, border = physics(found)
         return {
             "height": torch.log(height + LEAST_HEIGHT_PX),
@@ -87,8 +88,8 @@ class IntegratorLesson:
         with torch.no_grad():
             for examples in held:
                 found = net(*(examples[name] for name in TAKEN))
-                before = errors(integrate(examples["p"], examples["q"]), examples["height"])
-                after = errors(found.height, examples["height"])
+                before = surface_errors(integrate(examples["p"], examples["q"]), examples["height"])
+                after = surface_errors(found.height, examples["height"])
                 heights.append(after[0] / before[0].clamp_min(1e-6))
                 angles.append(after[1] / before[1].clamp_min(1e-6))
                 off = (slopes_of(examples["height"])[0] - examples["p"]).abs().mean(dim=(1, 2))
@@ -101,21 +102,6 @@ class IntegratorLesson:
             "worst_angle_vs_exact": float(turned.max()),
             "correction_vs_error": float(torch.cat(corrections).median()),
         }
-
-
-def errors(height: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """(B,) rms height error in pixels with the plane removed, and rms angle between the normals."""
-    return plane_removed_rms(height - truth), rms_angle(*slopes_of(height), *slopes_of(truth))
-
-
-def plane_removed_rms(values: Tensor) -> Tensor:
-    """(B,) as `inference.accuracy.without_plane` has it, which on a full grid is three projections."""
-    level = values - values.mean(dim=(1, 2), keepdim=True)
-    for axis in (1, 2):
-        along = torch.arange(values.shape[axis], dtype=values.dtype) - 0.5 * (values.shape[axis] - 1)
-        along = along[:, None] if axis == 1 else along[None, :]
-        level = level - along * (level * along).mean(dim=(1, 2), keepdim=True) / (along**2).mean()
-    return ((level**2).mean(dim=(1, 2)) + 1e-12).sqrt()
 
 
 def physics(found: Integrated) -> tuple[Tensor, Tensor]:

@@ -9,19 +9,23 @@ from torch import Tensor, nn
 
 from inference.networks.moments import moments
 from inference.networks.poisson import integrate, slopes_of
-from inference.networks.slopes import SlopeNet, classical
+from inference.networks.slopes import SlopeNet, staggered
 from inference.training.batches import Batch, Examples
 from inference.training.run import Recipe
+from inference.training.surface_errors import surface_errors
 
 OUTLIER_SIGMAS = 3.0
 LEAST_ANGLE = 1e-3
+LEAST_HEIGHT_PX = 1e-2
+HEIGHT_WEIGHT = 0.5
 LEAST_ERROR = 1e-6
 WITHIN = 0.6827
+GIVEN = ("features", "slopes", "variances")
 
 
 class SlopeLesson:
-    """Errors weighed by the stated sigmas, how many of them lie within one, and the angle by which the integrated
-    surface is off.
+    """Errors weighed by the stated sigmas, how many of them lie within one, and the angle and height by which the
+    integrated surface is off.
 
     Weighed errors alone would let the network neglect what it calls uncertain. The logarithm of a frame's rms angle
     makes a frame's relative improvement count, at any dose and steepness; it is taken of the integrated surface,
@@ -33,22 +37,22 @@ class SlopeLesson:
 
     def examples(self, batch: Batch) -> Examples:
         found = moments(batch.images, **batch.numbers)
-        names = ("p", "q", "sigma_p", "sigma_q")
-        given = dict(zip(names, classical(found), strict=True))
-        return {"features": found.features, **given, "height": batch.height}
+        given = {name: getattr(found, name) for name in GIVEN}
+        return {**given, "height": batch.height}
 
     def losses(self, net: nn.Module, examples: Examples) -> Mapping[str, Tensor]:
-        given = {name: values for name, values in examples.items() if name != "height"}
         assert isinstance(net, SlopeNet)
-        p, q, sigma_p, sigma_q = net.correct(**given)
-        true_p, true_q = slopes_of(examples["height"])
-        angle = rms_angle(*slopes_of(integrate(p, q)), true_p, true_q)
+        p, q, sigma_p, sigma_q = net.correct(*(examples[name] for name in GIVEN))
+        truth = examples["height"]
+        true_p, true_q = slopes_of(truth)
+        height, angle = surface_errors(integrate(p, q), truth)
         with torch.no_grad():
-            before = rms_angle(*slopes_of(integrate(given["p"], given["q"])), true_p, true_q)
+            _, before = surface_errors(integrate(*staggered(examples["slopes"])), truth)
         return {
             "weighted": weighted(p - true_p, sigma_p) + weighted(q - true_q, sigma_q),
             "coverage": coverage(p - true_p, sigma_p) + coverage(q - true_q, sigma_q),
             "angle": torch.log(angle + LEAST_ANGLE),
+            "height": HEIGHT_WEIGHT * torch.log(height + LEAST_HEIGHT_PX),
             "hardness": torch.log((angle.detach() + LEAST_ANGLE) / (before + LEAST_ANGLE)),
         }
 
@@ -59,13 +63,11 @@ class SlopeLesson:
         errors: dict[str, list[Tensor]] = {"net": [], "classical": [], "within": []}
         with torch.no_grad():
             for examples in held:
-                given = {name: values for name, values in examples.items() if name != "height"}
-                p, q, sigma_p, _ = net.correct(**given)
-                truth = slopes_of(examples["height"])
-                errors["net"].append(rms_angle(*slopes_of(integrate(p, q)), *truth))
-                before = integrate(given["p"], given["q"])
-                errors["classical"].append(rms_angle(*slopes_of(before), *truth))
-                errors["within"].append(((p - truth[0]).abs() < sigma_p).float().mean(dim=(1, 2)))
+                p, q, sigma_p, _ = net.correct(*(examples[name] for name in GIVEN))
+                truth = examples["height"]
+                errors["net"].append(surface_errors(integrate(p, q), truth)[1])
+                errors["classical"].append(surface_errors(integrate(*staggered(examples["slopes"])), truth)[1])
+                errors["within"].append(((p - slopes_of(truth)[0]).abs() < sigma_p).float().mean(dim=(1, 2)))
         ours, theirs = torch.cat(errors["net"]), torch.cat(errors["classical"])
         ratio = ours / theirs.clamp_min(1e-6)
         return {
@@ -75,20 +77,6 @@ class SlopeLesson:
             "worst_vs_classical": float(ratio.max()),
             "within_sigma": float(torch.cat(errors["within"]).mean()),
         }
-
-
-def rms_angle(p: Tensor, q: Tensor, true_p: Tensor, true_q: Tensor) -> Tensor:
-    """(B,) rms angle in radians between the normals that slopes on the staggered grid give, as
-    `inference.accuracy.compare` has them."""
-    off = normals(p, q) - normals(true_p, true_q)
-    return ((off**2).sum(dim=1).mean(dim=(1, 2)) + 1e-12).sqrt()
-
-
-def normals(p: Tensor, q: Tensor) -> Tensor:
-    """(B, 3, H - 1, W - 1) unit normals between four pixels."""
-    across, down = p[:, :-1], q[:, :, :-1]
-    upright = (1.0 + across**2 + down**2).rsqrt()
-    return torch.stack([-across * upright, -down * upright, upright], dim=1)
 
 
 def weighted(off: Tensor, sigma: Tensor) -> Tensor:

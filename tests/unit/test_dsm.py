@@ -23,7 +23,7 @@ from inference.training.exact import exact_images
 from inference.training.frames import Conditions, geometry_of_pool, make_sample
 from inference.training.run import Recipe, Run
 
-TINY = Recipe(samples=100_000, size_px=32, batch=4, width=8, depth=2, blocks=1, hard_every=0)
+TINY = Recipe(100_000, size_px=32, batch=4, width=8, depth=2, muon_rate=1.2e-2, adam_rate=2e-3, hard_every=0)
 
 
 def ring_of(count: int) -> Instrument:

@@ -29,7 +29,8 @@ from inference.training.frames import Conditions, sample_stream
 from inference.training.nets import train_and_install
 from inference.training.rehearsal import Rehearsal
 from inference.training.run import Recipe, Run, train
-from inference.training.slopes import SlopeLesson, coverage, rms_angle
+from inference.training.slopes import SlopeLesson, coverage
+from inference.training.surface_errors import rms_angle
 
 TINY = Recipe(samples=64, size_px=32, batch=16, width=8, depth=2, blocks=1, validation_batches=1)
 
@@ -161,7 +162,7 @@ def test_a_minute_of_training_is_better_than_classical(tmp_path: Path) -> None:
     arguments = ["train", "slopes", "--quick", "--out", str(tmp_path / "models"), "--state", str(tmp_path / "run")]
     subprocess.run([sys.executable, "-m", "service.cli", *arguments], check=True, timeout=600)
     figures = find_model_set("unet", tmp_path / "models").parts["slopes"].figures
-    assert figures["error_vs_classical"] < 0.985
+    assert figures["error_vs_classical"] < 0.8
     assert 0.5 < figures["within_sigma"] < 0.85
 
 
