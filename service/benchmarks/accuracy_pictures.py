@@ -26,6 +26,9 @@ COLUMNS = (
     "height_vs_classical",
     "drift_vs_fc",
     "inside_one_sigma",
+    "resolved_px",
+    "invented",
+    "stated_by_sigma",
 )
 SHORT = {CLASSICAL: "cl.", SMOOTHED: "oracle", FC: "F.-C."}
 
@@ -33,12 +36,17 @@ SHORT = {CLASSICAL: "cl.", SMOOTHED: "oracle", FC: "F.-C."}
 def table(judgement: Judgement) -> Table:
     """A line for each family and dose, medians over its cases: slope errors relative to classical by method."""
     methods = [name for name in judgement.verdicts[0].figures if name != CLASSICAL]
-    found = Table(title="by family and dose: slope error against classical's; height error over std; inside 1 sigma")
+    found = Table(
+        title="by family and dose: slope error against classical's; height error over std; inside 1 sigma; finest period "
+        "resolved; power invented, and in error as the sigmas say"
+    )
     found.add_column("family", no_wrap=True)
     headings = ["N", "cases", "cl. deg", *(SHORT.get(name, name) for name in methods)]
-    for heading in (*headings, "cl. height %", "height %", "inside %"):
+    for heading in (*headings, "cl. height %", "height %", "inside %", "res. px", "inv. %", "said %"):
         found.add_column(heading, justify="right")
     for (family, dose), cases in _groups(judgement).items():
+        details = zip(*(one.detail[judgement.model] for one in cases), strict=True)
+        resolved, invented, stated = (median(values) for values in details)
         heights = (100.0 * _median(cases, name, "height_over_std") for name in (CLASSICAL, judgement.model))
         inside = 100.0 * median(one.coverage[judgement.model].inside for one in cases)
         found.add_row(
@@ -49,13 +57,17 @@ def table(judgement: Judgement) -> Table:
             *(f"{median(one.ratio(name) for one in cases):.2f}" for name in methods),
             *(f"{height:.2f}" for height in heights),
             f"{inside:.0f}",
+            f"{resolved:.1f}",
+            f"{100.0 * invented:.1f}",
+            f"{100.0 * stated:.1f}",
         )
     return found
 
 
 def draw(folder: Path, judgement: Judgement) -> list[Path]:
-    """Writes `accuracy.csv`, `worst_cases.png`, `error_against_dose.png`, `facet_angles.png` and `coverage.png`."""
-    files = (_write_csv, _draw_worst, _draw_doses, _draw_facets, _draw_coverage)
+    """Writes `accuracy.csv`, `worst_cases.png`, `error_against_dose.png`, `facet_angles.png`, `coverage.png` and
+    `invented_structure.png`."""
+    files = (_write_csv, _draw_worst, _draw_doses, _draw_facets, _draw_coverage, _draw_invented)
     return [write(folder, judgement) for write in files]
 
 
@@ -89,6 +101,8 @@ def _write_csv(folder: Path, judgement: Judgement) -> Path:
                     median(one.figures[method].drift / one.figures[FC].drift for one in cases),
                 )
                 told = [f"{number:.5g}" for number in numbers] + [f"{median(inside):.4f}" if inside else ""]
+                details = [one.detail[method] for one in cases if method in one.detail]
+                told += [f"{median(values):.4g}" for values in zip(*details, strict=True)] or ["", "", ""]
                 lines.writerow([family, f"{dose:g}", len(cases), occluded, method, *told])
     return path
 
@@ -180,6 +194,29 @@ def _draw_coverage(folder: Path, judgement: Judgement) -> Path:
     axis.set(ylabel="errors within 1 sigma, %", ylim=(0, 100), title=f"slopes of {judgement.model}")
     axis.legend(fontsize="small", ncols=len(doses))
     return _saved(figure, folder / "coverage.png")
+
+
+def _draw_invented(folder: Path, judgement: Judgement) -> Path:
+    """Down to which scale the relief is the surface's, and how much of it is not, as it is and as the sigmas say."""
+    import matplotlib.pyplot as plt
+
+    doses = judgement.doses()
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    for method, colour in zip(dict.fromkeys((CLASSICAL, judgement.model)), ("gray", "tab:red"), strict=False):
+        medians = [
+            [median(values) for values in zip(*(one.detail[method] for one in relief), strict=True)]
+            for relief in ([one for one in judgement.of_families(dose) if one.family != "flat"] for dose in doses)
+        ]
+        resolved, invented, stated = zip(*medians, strict=True)
+        axes[0].loglog(doses, resolved, marker="o", ms=3, color=colour, label=method)
+        axes[1].loglog(doses, invented, marker="o", ms=3, color=colour, label=f"{method}: invented")
+        axes[1].loglog(doses, stated, "--", color=colour, label=f"{method}: error, as its sigmas say")
+    axes[0].set(ylabel="finest period that correlates with the truth, pixels", title="median over all relief")
+    axes[1].set(ylabel="part of the found slopes' power", title="not the surface's")
+    for axis in axes:
+        axis.set_xlabel("N, detected electrons per pixel")
+        axis.legend(fontsize="small")
+    return _saved(figure, folder / "invented_structure.png")
 
 
 def _saved(figure: object, path: Path) -> Path:

@@ -171,7 +171,16 @@ def _height(judgement: Judgement, missing: str) -> Measured:
     value, told = _over_sets(judgement, of, missing)
     families = family_medians(verdicts, lambda one: one.figures[judgement.model].height_over_std)
     listed = ", ".join(f"{family} {error:.3g}" for family, error in sorted(families.items(), key=lambda one: one[1]))
-    return Measured(value, f"{told}; median of families' medians, plane removed: {listed}", CLASSICAL, of(CLASSICAL))
+    conditions = f"{told}; median of families' medians, plane removed: {listed}"
+    gentle = [one for one in judgement.of_special("known_spectrum", FACET_DOSE) if _is_gentle(one)]
+    if gentle:
+        known = ", ".join(f"{name} {_height_median(gentle, name):.3g}" for name in (judgement.model, WIENER, CLASSICAL))
+        conditions += f"; what the dose allows, on gentle surfaces whose spectrum the Wiener filter knows: {known}"
+    return Measured(value, conditions, CLASSICAL, of(CLASSICAL))
+
+
+def _height_median(verdicts: list[Verdict], name: str) -> float:
+    return median(one.figures[name].height_over_std for one in verdicts)
 
 
 def _height_occluded(judgement: Judgement) -> Measured:
@@ -200,6 +209,11 @@ def _drift(judgement: Judgement) -> Measured:
         f"set {judgement.model}; power of the height error in cosine modes up to 3 cycles per frame, plane removed, "
         f"over Frankot-Chellappa's with classical slopes; median of families' medians; worst {worst} {ratio:.2f}"
     )
+    gentle = [one for one in judgement.of_special("known_spectrum") if _is_gentle(one)]
+    known = ", ".join(
+        f"{name} {median(_drift_ratio(one, name) for one in gentle):.2f}" for name in (judgement.model, WIENER)
+    )
+    conditions += f"; what the dose allows, on gentle surfaces whose spectrum the Wiener filter knows: {known}"
     return Measured(of(judgement.model), conditions, CLASSICAL, of(CLASSICAL))
 
 
@@ -214,7 +228,7 @@ def _wiener(judgement: Judgement) -> Measured:
         return {name: one.inner_deg[method] / (one.bound_deg or 1.0) for name, one in cases.items()}
 
     found, filtered = of(judgement.model), of(WIENER)
-    gentle = [name for name, one in cases.items() if one.dose >= LEAST_DOSE and _rms_slope_deg(one) < GENTLE_DEG]
+    gentle = [name for name, one in cases.items() if _is_gentle(one)]
     worst = max(gentle, key=lambda name: found[name])
     leaks = [name for name in gentle if found[name] < LEAK * filtered[name]]
     listed = ", ".join(f"{name} {ratio:.2f} ({filtered[name]:.2f})" for name, ratio in found.items())
@@ -224,6 +238,10 @@ def _wiener(judgement: Judgement) -> Measured:
         f"over bound (and that of a Wiener filter that knows the spectrum): {listed}"
     )
     return Measured(found[worst], conditions, WIENER, max(filtered[name] for name in gentle))
+
+
+def _is_gentle(one: Verdict) -> bool:
+    return one.dose >= LEAST_DOSE and _rms_slope_deg(one) < GENTLE_DEG
 
 
 def _rms_slope_deg(one: Verdict) -> float:

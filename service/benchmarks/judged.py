@@ -13,6 +13,7 @@ from inference.accuracy import compare, normals
 from inference.calibration import Calibration
 from inference.training.frames import calibration_of
 from inference.training.held_out import Case, Scene, exposures, held_out_scenes
+from service.benchmarks.invented import Detail, detail
 from service.benchmarks.measured import tell_progress
 from service.benchmarks.model_sets import ModelSet, Slopes
 from service.benchmarks.peers import frankot_chellappa, irls, oracle_smoothed, principal_components, weighted
@@ -58,9 +59,11 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found for one case. `figures` by method, `coverage` by model set; the rest where the case asks for it.
+    """What was found for one case. `figures` by method, `coverage` and `detail` by model
+    set; the rest where the case asks for it.
 
-    `inner_deg`, with the Wiener filter among the methods, are slope errors away from the border: `bound_deg` is theirs.
+    Where the surface's spectrum is known a Wiener filter is among the methods, and `inner_deg` are slope errors away
+    from the border: `bound_deg` is theirs.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Verdict:
     known: Mapping[str, float]
     figures: Mapping[str, Figures]
     coverage: Mapping[str, Coverage]
+    detail: Mapping[str, Detail]
     facets_deg: Mapping[str, Floats] = field(default_factory=dict)
     transfer: Mapping[str, complex] = field(default_factory=dict)
     inner_deg: Mapping[str, float] = field(default_factory=dict)
@@ -145,8 +149,8 @@ def judge(seen: Seen, classical: ModelSet, quick: bool) -> tuple[Verdict, Seen]:
     if spectrum:
         variance = slope_variance(truth, sample.instrument)
         bound_deg = wiener_bound_deg(seen.case.known, variance)
-        best = wiener_filtered(heights[CLASSICAL], seen.case.known, variance)
-        inner_deg = {name: inner_slope_deg(height, truth) for name, height in {**heights, WIENER: best}.items()}
+        heights[WIENER] = wiener_filtered(heights[CLASSICAL], seen.case.known, variance)
+        inner_deg = {name: inner_slope_deg(height, truth) for name, height in heights.items()}
     verdict = Verdict(
         seen.case.name,
         family,
@@ -156,6 +160,7 @@ def judge(seen: Seen, classical: ModelSet, quick: bool) -> tuple[Verdict, Seen]:
         seen.case.known,
         {name: figures(height, truth) for name, height in heights.items()},
         {name: _coverage(slopes, truth) for name, slopes in seen.slopes.items()},
+        {name: detail(slopes, seen.heights[name], truth) for name, slopes in seen.slopes.items()},
         {name: facet_angles_deg(heights[name], seen.case.known) for name in heights if facet},
         {name: transfer(heights[name], truth, seen.case.known) for name in heights if chirp},
         inner_deg,
