@@ -37,8 +37,8 @@ def table(judgement: Judgement) -> Table:
     """A line for each family and dose, medians over its cases: slope errors relative to classical by method."""
     methods = [name for name in judgement.verdicts[0].figures if name != CLASSICAL]
     found = Table(
-        title="by family and dose: slope error against classical's; height error over std; inside 1 sigma; finest period "
-        "resolved; power invented, and in error as the sigmas say"
+        title="by family and dose: slope error against classical's; height error over std; inside 1 sigma; finest "
+        "period resolved; power invented, and in error as the sigmas say"
     )
     found.add_column("family", no_wrap=True)
     headings = ["N", "cases", "cl. deg", *(SHORT.get(name, name) for name in methods)]
