@@ -51,7 +51,7 @@ class Recipe:
     decay: float = 1e-3
     hard_every: int = 4
     seed: int = 1
-    validation_batches: int = 12
+    validation_batches: int = 24
 
 
 class Lesson(Protocol):

@@ -9,10 +9,11 @@ from rich.table import Table
 
 from service.benchmarks.measured import Measured, NotMeasured, Report, Request, tell_progress
 
-SAMPLES, QUICK_SAMPLES = 24_000, 320
+SAMPLES, QUICK_SAMPLES = 6_000, 320
 
 ROWS = {
     "physics_input_gain": ("slopes as they are", "slopes without physics input"),
+    "scales_gain": ("slopes as they are", "slopes without scales"),
     "log_variance_gain": ("slopes as they are", "slopes without log-variance"),
     "hard_examples_gain": ("slopes as they are", "slopes without hard examples"),
     "muon_gain": ("slopes as they are", "slopes with AdamW"),
