@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from acquisition.errors import ComponentFailed
 from inference.networks.dsm import normals
 from inference.networks.poisson import cosines
 
@@ -71,9 +75,26 @@ class FinetuneNet(nn.Module):
         """A low pass of first order along the line, cut off where nothing is left of it, at rest where lines begin."""
         taps = (1.0 - self.kept) * self.kept ** torch.arange(REACH_PX, -1, -1)
         taps = taps / taps.sum()
-        batch, segments, rows, columns = values.shape
-        lines = functional.pad(values, (REACH_PX, 0, 0, 0), mode="replicate").reshape(-1, 1, rows, columns + REACH_PX)
+        lines = functional.pad(values.flatten(0, 1).unsqueeze(1), (REACH_PX, 0, 0, 0), mode="replicate")
         return functional.conv2d(lines, taps[None, None, None]).reshape(values.shape)
+
+
+def save_finetune(net: FinetuneNet, path: Path) -> None:
+    """Weights for `load_finetune`."""
+    torch.save(net.state_dict(), path)
+
+
+def load_finetune(path: Path) -> FinetuneNet:
+    """The network whose weights `path` holds, whatever its size. Raises `ComponentFailed` when they cannot be read."""
+    try:
+        state = torch.load(path, weights_only=True)
+        net = FinetuneNet(len(state["offset"]), len(state["hidden.bias"]))
+        net.load_state_dict(state)
+    except (OSError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ComponentFailed(
+            f"{path} holds no weights of finetune ({error}): build it with `eclips train finetune`"
+        ) from error
+    return net.eval()
 
 
 def _features(level: Tensor, normal: Tensor, response: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from inference.forward_model import expected_counts, expected_electrons, linear_
 from inference.forward_model.rendering import emitted_per_pixel
 from inference.forward_model.scan import lagged
 from inference.networks.dsm import of_sum
-from inference.networks.finetune import FinetuneNet
+from inference.networks.finetune import FinetuneNet, load_finetune
 from inference.networks.poisson import slopes_of
 from inference.training.batches import Batch, Examples, turned_back
 from inference.training.dsm import share_errors
@@ -126,6 +127,18 @@ def views_of(height: NDArray[np.floating], mismatch: Mismatch) -> Views:
     gain, dark = known.gain_counts_per_electron[:, None, None], known.dark_counts[:, None, None]
     shown = (counts - dark) / gain / dose
     return Views(expected_electrons(height_m, stated, 1.0), shown.astype(np.float32))
+
+
+def shown_by(weights: Path, simulated: Shares, height: NDArray[np.floating], mismatch: Mismatch) -> Shares:
+    """(S, H, W) what the network of these weights makes of `simulated` shares of `height` (H, W) in pixels.
+
+    Raises `ComponentFailed` as `load_finetune` does.
+    """
+    p, q = slopes_of(torch.from_numpy(height.astype(np.float32))[None])
+    response = torch.from_numpy(stated_numbers(mismatch).response)[None]
+    with torch.no_grad():
+        found = load_finetune(weights)(torch.from_numpy(simulated)[None], p, q, response)[0]
+    return np.asarray(found.numpy(), np.float32)
 
 
 def dose_of(mismatch: Mismatch) -> float:
