@@ -109,7 +109,7 @@ NETS: Mapping[str, Net] = {
         slot="finetune",
         lesson=lambda folder: FinetuneLesson(mismatched()),
         export=_export_finetune,
-        recipe=Recipe(samples=2_560, batch=4, width=16, muon=False, adam_rate=1e-2, validation_batches=4),
+        recipe=Recipe(samples=1_024, batch=4, width=16, muon=False, adam_rate=1e-2, validation_batches=4),
         quick=Recipe(samples=256, size_px=64, batch=4, width=8, muon=False, adam_rate=2e-2, validation_batches=4),
         data="frames of one instrument with faults, 16 fused, of fourteen families of surfaces",
         of_instrument=lambda instrument: FinetuneLesson(beside_faultless(instrument)),
