@@ -114,6 +114,8 @@ def _write(
     assert program is not None
     model = program.model_proto
     model.ir_version = 10
+    for told in (*model.graph.node, *model.graph.value_info, *model.graph.initializer, *model.graph.input):
+        del told.metadata_props[:]  # where in whose folders each came from: most of a small graph's bytes
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
 
