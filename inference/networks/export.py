@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from inference.networks.dsm import Dsm
-from inference.networks.graphs import IntegratorGraph, RerenderGraph, SlopeGraph, VftGraph
+from inference.networks.finetune import FinetuneNet
+from inference.networks.graphs import FinetuneGraph, IntegratorGraph, RerenderGraph, SlopeGraph, VftGraph
 from inference.networks.integrator import IntegratorNet
 from inference.networks.slopes import SlopeNet
 from inference.networks.vft import Vft
@@ -60,6 +61,21 @@ def export_vft(net: Vft, path: Path) -> None:
     _write(VftGraph(net), examples, list(inputs), ["fractions"], shapes, path)
 
 
+def export_finetune(net: FinetuneNet, path: Path) -> None:
+    """Write the graph of `FinetuneGraph`: any frame size, the instrument's own segments."""
+    segments, height, width = len(net.offset), EXAMPLE["H"], EXAMPLE["W"]
+    rows, columns = (torch.export.Dim(axis, min=16, max=MOST_PX) for axis in "HW")
+    inputs: dict[str, tuple[Tensor, dict[int, Any]]] = {
+        "shares": (torch.ones(segments, height, width), {1: rows, 2: columns}),
+        "p": (torch.zeros(height, width - 1), {0: rows, 1: columns - 1}),
+        "q": (torch.zeros(height - 1, width), {0: rows - 1, 1: columns}),
+        "response": (torch.ones(segments, 3), {}),
+    }
+    examples = tuple(example for example, _ in inputs.values())
+    shapes = {name: axes for name, (_, axes) in inputs.items()}
+    _write(FinetuneGraph(net), examples, list(inputs), ["shown"], shapes, path)
+
+
 def _export(graph: nn.Module, slot: str, path: Path) -> None:
     """The graph takes those of the slot's inputs that its `forward` names."""
     rows, columns = (torch.export.Dim(axis, min=16, max=MOST_PX) for axis in "HW")
@@ -98,6 +114,8 @@ def _write(
     assert program is not None
     model = program.model_proto
     model.ir_version = 10
+    for told in (*model.graph.node, *model.graph.value_info, *model.graph.initializer, *model.graph.input):
+        del told.metadata_props[:]  # where in whose folders each came from: most of a small graph's bytes
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from inference.networks.dsm import Dsm
+from inference.networks.finetune import FinetuneNet
 from inference.networks.integrator import IntegratorNet
 from inference.networks.slopes import SlopeNet
 from inference.networks.twin_tables import Tables
@@ -105,3 +106,15 @@ class VftGraph(nn.Module):
         tables = Tables(azimuth_rad, response, blocked, sin2_low, sin2_step)
         found: Tensor = self.net.at(height_px[None], places[None], tables)
         return found[0].T
+
+
+class FinetuneGraph(nn.Module):
+    """A `FinetuneNet`, one frame: simulated `shares` (S, H, W) to those that its instrument shows."""
+
+    def __init__(self, net: FinetuneNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, shares: Tensor, p: Tensor, q: Tensor, response: Tensor) -> Tensor:
+        found: Tensor = self.net(*(values.unsqueeze(0) for values in (shares, p, q, response)))
+        return found.squeeze(0)

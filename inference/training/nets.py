@@ -9,14 +9,18 @@ from pathlib import Path
 from torch import nn
 
 from acquisition.errors import BadInput
+from acquisition.instrument import Instrument, load_instrument
 from inference.networks.dsm import Dsm
-from inference.networks.export import export_integrator, export_rerender, export_slopes, export_vft
+from inference.networks.export import export_finetune, export_integrator, export_rerender, export_slopes, export_vft
+from inference.networks.finetune import FinetuneNet, save_finetune
 from inference.networks.integrator import IntegratorNet
 from inference.networks.slopes import SlopeNet
 from inference.networks.vft import Vft, save_vft
 from inference.registry import SLOTS, ModelCard, Part
 from inference.training.dsm import DsmLesson
+from inference.training.finetune import FinetuneLesson
 from inference.training.integrator import IntegratorLesson
+from inference.training.mismatched import beside_faultless, mismatched
 from inference.training.model_set import install_alone, install_part, like_classical
 from inference.training.run import Lesson, Recipe, logged, train
 from inference.training.slopes import SlopeLesson
@@ -27,7 +31,7 @@ from inference.training.vft import VftLesson
 class Net:
     """`lesson` takes the folder of the set that the graph becomes part of: some learn on what the others give. `recipe`
     is the full one, `quick` one of about a minute. A net whose `slot` no model set has stands alone in the folder of
-    that name."""
+    that name. `of_instrument` is the lesson of a net that is one instrument's own."""
 
     slot: str
     lesson: Callable[[Path], Lesson]
@@ -35,6 +39,7 @@ class Net:
     recipe: Recipe
     quick: Recipe
     data: str
+    of_instrument: Callable[[Instrument], Lesson] | None = None
 
 
 FRAMES = "simulated frames: fourteen families of surfaces, 64 detector geometries, N from 50 to 100 000"
@@ -59,6 +64,12 @@ def _export_vft(net: nn.Module, path: Path) -> None:
     assert isinstance(net, Vft)
     export_vft(net, path)
     save_vft(net, path.with_suffix(".pt"))
+
+
+def _export_finetune(net: nn.Module, path: Path) -> None:
+    assert isinstance(net, FinetuneNet)
+    export_finetune(net, path)
+    save_finetune(net, path.with_suffix(".pt"))
 
 
 NETS: Mapping[str, Net] = {
@@ -94,6 +105,15 @@ NETS: Mapping[str, Net] = {
         quick=Recipe(samples=768, width=8, depth=1, muon=False, validation_batches=4),
         data="exact horizons on fourteen families of surfaces, up to five times as steep, 64 detector geometries",
     ),
+    "finetune": Net(
+        slot="finetune",
+        lesson=lambda folder: FinetuneLesson(mismatched()),
+        export=_export_finetune,
+        recipe=Recipe(samples=1_024, batch=4, width=16, muon=False, adam_rate=1e-2, validation_batches=4),
+        quick=Recipe(samples=256, size_px=64, batch=4, width=8, muon=False, adam_rate=2e-2, validation_batches=4),
+        data="frames of one instrument with faults, 16 fused, of fourteen families of surfaces",
+        of_instrument=lambda instrument: FinetuneLesson(beside_faultless(instrument)),
+    ),
 }
 
 
@@ -113,20 +133,24 @@ def train_and_install(
     processes: int,
     progress: Callable[[int, int], None],
     until_s: float,
+    instrument: Path | None = None,
 ) -> ModelCard:
     """Train network `name`, or go on where the run in `state` stopped, and put it into its slot of a set, or where it
-    stands alone.
+    stands alone. `instrument` is the file of the one whose own it is to be.
 
-    Raises `BadInput` for an unknown name, and when `state` holds a run of another recipe.
+    Raises `BadInput` for an unknown name, when `state` holds a run of another recipe, for a net that is the same for
+    all instruments, and for an unusable instrument file.
     """
     net = find_net(name)
+    own = _of_instrument(net, instrument) if instrument else None
     in_set = net.slot in SLOTS
     folder = like_classical(models / set_name) if in_set else models / net.slot
-    trained = train(net.lesson(folder), state, recipe, processes, progress, until_s)
+    trained = train(own or net.lesson(folder), state, recipe, processes, progress, until_s)
     figures = logged(state)[-1]
     part = Part(
         command=f"eclips train {name} --samples {recipe.samples} --seed {recipe.seed}"
-        + (f" --name {set_name}" if in_set else ""),
+        + (f" --name {set_name}" if in_set else "")
+        + (f" --instrument {instrument}" if instrument else ""),
         data=net.data,
         seed=recipe.seed,
         hours=figures.pop("hours"),
@@ -137,3 +161,10 @@ def train_and_install(
         net.export(trained, path)
 
     return install_part(folder, net.slot, write, part) if in_set else install_alone(folder, write, part)
+
+
+def _of_instrument(net: Net, file: Path) -> Lesson:
+    if net.of_instrument is None:
+        own = ", ".join(name for name, other in NETS.items() if other.of_instrument)
+        raise BadInput(f"{net.slot} is the same for all instruments: leave out --instrument, or train {own}")
+    return net.of_instrument(load_instrument(file))

@@ -16,6 +16,7 @@ from service.benchmarks.judgement import Judgement
 from service.benchmarks.measured import Measured, NotMeasured, Report, Request, tell_progress
 
 VFT_WEIGHTS = MODELS / "vft" / "vft.pt"
+FINETUNE_WEIGHTS = MODELS / "finetune" / "finetune.pt"
 SURROGATE_ROWS = ("dsm_rms_pct", "dsm_contrast_error_pct", "vft_rms_pct", "vft_contrast_error_pct")
 
 
@@ -48,6 +49,18 @@ def _of_surrogates(row: str, model: str, quick: bool) -> Measured | NotMeasured:
     return measured
 
 
+def _finetuned(model: str, quick: bool) -> Measured | NotMeasured:
+    if quick:
+        return NotMeasured("not measured with --quick")
+    if not FINETUNE_WEIGHTS.is_file():
+        return NotMeasured("not trained here: eclips train finetune")
+    if find_spec("torch") is None:
+        return NotMeasured("needs torch: install eclips-live with the extra `train`")
+    from service.benchmarks import finetuned
+
+    return finetuned.finetune_gap_removed(quick, FINETUNE_WEIGHTS)
+
+
 def _learned(model: str, slot: str) -> bool:
     return find_model_set(model).parts[slot].hours > 0
 
@@ -55,6 +68,7 @@ def _learned(model: str, slot: str) -> bool:
 FROM_OTHERS: Mapping[str, Callable[[str, bool], Measured | NotMeasured]] = {
     "fusion_16_vs_16x_dose": _fusion,
     **{row: partial(_of_surrogates, row) for row in SURROGATE_ROWS},
+    "finetune_gap_removed": _finetuned,
 }
 """Rows that a module of their own measures, by name: called with the set's name and whether to be quick."""
 

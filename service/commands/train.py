@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def train(
-    net: Annotated[str, typer.Argument(help="What to build: classical or slopes.")],
+    net: Annotated[str, typer.Argument(help="classical, slopes, pinn, dsm, vft or finetune.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the model sets.")] = MODELS,
     name: Annotated[str, typer.Option("--name", help="Name of the set that it becomes part of.")] = "unet",
     state: Annotated[Path | None, typer.Option("--state", help="Folder of the run; it goes on there.")] = None,
@@ -27,11 +27,15 @@ def train(
     seed: Annotated[int, typer.Option("--seed", help="Of weights and frames.")] = 1,
     minutes: Annotated[float, typer.Option("--minutes", help="Stop by then; call again to go on.")] = math.inf,
     processes: Annotated[int, typer.Option("--processes", min=0, help="That make frames meanwhile.")] = 1,
+    instrument: Annotated[
+        Path | None, typer.Option("--instrument", help="File of the instrument that finetune learns; else an example.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A small network in about a minute.")] = False,
 ) -> None:
     """Train a network and put it into a model set; needs the extra `train`.
 
     The run's folder holds its log (log.jsonl) and a picture of it (progress.png), drawn anew every two minutes.
+    finetune learns what one instrument does beyond the model, from the [effects] and beam tail of its file.
     Example: eclips train slopes --state ~/slopes-run --minutes 60
     """
     try:
@@ -46,9 +50,10 @@ def train(
         known = find_net(net)
         recipe = replace(known.quick if quick else known.recipe, seed=seed)
         recipe = replace(recipe, samples=samples or recipe.samples)
-        folder = state or Path("training") / f"{name}-{net}"
+        folder = state or Path("training") / f"{instrument.stem if instrument else name}-{net}"
         with progress_bar(f"training {net}") as progress:
-            card = train_and_install(net, folder, recipe, out, name, processes, progress, 60.0 * minutes)
+            until_s = 60.0 * minutes
+            card = train_and_install(net, folder, recipe, out, name, processes, progress, until_s, instrument)
     except ModuleNotFoundError as error:
         raise BadInput(f"{error.name} is not installed: install eclips-live with the extra `train`") from error
     say(f"wrote {card.folder}; the run is in {folder}; on frames that were never trained on:")
