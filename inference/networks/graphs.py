@@ -29,12 +29,14 @@ class SlopeGraph(nn.Module):
         dark_counts: Tensor,
         flat_share: Tensor,
         saturation_counts: Tensor,
+        pixel_size_m: Tensor,
+        pixel_size_y_m: Tensor,
         beam_sigma_px: Tensor,
         frames_held: Tensor,
     ) -> tuple[Tensor, ...]:
         numbers = (response, inversion, gain_counts_per_electron, dark_counts, flat_share, saturation_counts)
         batched = (values.unsqueeze(0) for values in (images.to(torch.float32), *numbers, beam_sigma_px, frames_held))
-        found = self.net(*batched)
+        found = self.net(*batched, pixel_size_m / pixel_size_y_m)
         maps = (found.p, found.q, found.sigma_p, found.sigma_q)
         return *(values.squeeze(0) for values in maps), found.rejected.squeeze(0).to(torch.uint8)
 

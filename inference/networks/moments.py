@@ -13,13 +13,13 @@ from torch import Tensor
 LEAST_ELECTRONS = 1.0
 LEAST_N_Z = 0.2588190451025207  # 75 degrees
 REJECTED_VARIANCE = 100.0
-FEATURES, LIT = 10, 6
+FEATURES, LIT, BEAM = 10, 6, 7
 
 
 class Moments(NamedTuple):
     """Per pixel: classical `slopes` p and q (B, 2, H, W) and the `variances` that photon noise gives them; `rejected`
     (B, H, W) where they mean little. `features` (B, 10, H, W) are the network's input, all of order one; number `LIT`
-    is 0 where rejected, else 1."""
+    is 0 where rejected, else 1, `BEAM` the beam's sigma in pixels."""
 
     slopes: Tensor
     variances: Tensor

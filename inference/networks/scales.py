@@ -1,8 +1,7 @@
-"""Slopes taken apart by scale, and a U-Net that says how much of each scale to believe at each place."""
+"""What a filter took from slopes, scale by scale, and a U-Net that gives back what of it was the surface's."""
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -18,8 +17,7 @@ LEAST_WEIGHT = 1e-4
 LEAST_VARIANCE = 1e-8
 TOLD_FINEST, TOLD = 4, 8
 STEEPEST = 3.0
-MOST_KEPT = 1.25
-WHOLE = math.log(1.0 / (MOST_KEPT - 1.0))
+MOST_GIVEN = 1.25
 
 
 class Scales(NamedTuple):
@@ -31,12 +29,11 @@ class Scales(NamedTuple):
 
 
 class ScaleNet(nn.Module):
-    """Features and classical slopes to better slopes: an adaptive Wiener filter, learned.
+    """What a filter has taken away, to what of it belonged to the surface.
 
-    Noise falls from scale to scale as the surface doesn't, so what is best to believe of a scale depends on dose,
-    steepness and place. A share of each band is kept (all of it when untrained) and something is added, level by level
-    of the U-Net, which sees how far each band stands out of its noise. A network that only adds would have to learn
-    the slopes first in order to take their noise away.
+    Noise falls from scale to scale as the surface doesn't, and edges, steps and shadows are at some places and not at
+    others: of each band the network gives back a share (nothing when untrained) and adds something, level by level of
+    the U-Net, which sees how far each band stands out of its noise.
     """
 
     def __init__(self, inputs: int, width: int, depth: int, blocks: int) -> None:
@@ -48,33 +45,34 @@ class ScaleNet(nn.Module):
             assert isinstance(head, Mix | nn.ConvTranspose2d)
             start_at_zero(head)
 
-    def forward(self, features: Tensor, slopes: Tensor, variances: Tensor, lit: Tensor) -> tuple[Tensor, ...]:
-        """Three of (B, 2, H, W): slopes at pixels; what is to be added right of and below each; and the logarithm of
-        how much larger their sigmas are than the classical ones."""
-        bands, told = take_apart(slopes, variances, lit, len(self.heads))
+    def forward(
+        self, features: Tensor, taken: Tensor, slopes: Tensor, variances: Tensor, lit: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Of the slopes at pixels that were `taken` away and those that were left, three of (B, 2, H, W): what is given
+        back; what is to be added right of and below each pixel; the logarithm of a factor to the sigmas there."""
+        bands, told = take_apart(taken, slopes, variances, lit, len(self.heads))
         levels = self.body(torch.cat([features, told[0][:, :TOLD_FINEST]], dim=1), told[1:])
         found = torch.zeros_like(bands[-1])
         for level in reversed(range(len(levels))):
             head = self.heads[level](levels[level])
-            found = found + _kept(head[:, :2]) * bands[level + 1] + head[:, 2:]
+            found = found + _share(head[:, :2]) * bands[level + 1] + head[:, 2:]
             found = finer(found, bands[level])
-        head = inside(self.leave(levels[0]), slopes)
-        return found + _kept(head[:, :2]) * bands[0], head[:, 2:4], head[:, 4:]
+        head = inside(self.leave(levels[0]), taken)
+        return found + _share(head[:, :2]) * bands[0], head[:, 2:4], head[:, 4:]
 
 
-def take_apart(slopes: Tensor, variances: Tensor, lit: Tensor, levels: int) -> Scales:
-    """`slopes`, `variances` (B, 2, H, W), `lit` (B, 1, H, W) 0 where slopes mean little: a Laplacian pyramid (P. Burt
-    and E. Adelson, IEEE Trans. Commun. 31 (1983) 532) of means weighed by it. The grids are those of `Body`."""
+def take_apart(taken: Tensor, slopes: Tensor, variances: Tensor, lit: Tensor, levels: int) -> Scales:
+    """All (B, 2, H, W), `lit` (B, 1, H, W) 0 where they mean little: a Laplacian pyramid (P. Burt and E. Adelson, IEEE
+    Trans. Commun. 31 (1983) 532) of what was `taken`, of means weighed by it. The grids are those of `Body`."""
     weight = lit.clamp_min(REJECTED_WEIGHT)
     bands, told = [], []
     for _ in range(levels):
         total = coarser(weight)
-        safe = total.clamp_min(LEAST_WEIGHT)
-        means = coarser(slopes * weight) / safe
-        bands.append(slopes - finer(means, slopes))
+        means = coarser(torch.cat([taken, slopes, variances], dim=1) * weight) / total.clamp_min(LEAST_WEIGHT)
+        bands.append(taken - finer(means[:, :2], taken))
         told.append(_told(bands[-1], slopes, variances))
-        slopes, variances, weight = means, COARSER_VARIANCE * coarser(variances * weight) / safe, total
-    return Scales([*bands, slopes], [*told, _told(slopes, slopes, variances)])
+        taken, slopes, variances, weight = means[:, :2], means[:, 2:4], COARSER_VARIANCE * means[:, 4:], total
+    return Scales([*bands, taken], [*told, _told(taken, slopes, variances)])
 
 
 def coarser(maps: Tensor) -> Tensor:
@@ -98,6 +96,6 @@ def _told(band: Tensor, slopes: Tensor, variances: Tensor) -> Tensor:
     return torch.cat([*outstanding, slopes.clamp(-STEEPEST, STEEPEST), 0.2 * torch.log(variances)], dim=1)
 
 
-def _kept(share: Tensor) -> Tensor:
-    """From 0 to a little more than all, which undoes blur; all of it at 0."""
-    return MOST_KEPT * torch.sigmoid(share + WHOLE)
+def _share(values: Tensor) -> Tensor:
+    """None at 0, and at most a little more than all."""
+    return MOST_GIVEN * torch.tanh(values)

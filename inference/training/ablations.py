@@ -13,8 +13,9 @@ from inference.networks.integrator import FEATURES as INTEGRATOR_FEATURES
 from inference.networks.integrator import Integrated, IntegratorNet, features_of
 from inference.networks.moments import FEATURES
 from inference.networks.poisson import slopes_of
-from inference.networks.slopes import SlopeNet
+from inference.networks.slopes import MORE_FEATURES, SlopeNet, staggered
 from inference.networks.unet import UNet
+from inference.networks.wiener import Filtered
 from inference.registry import MODELS
 from inference.training.batches import Batch, Examples
 from inference.training.integrator import IntegratorLesson
@@ -50,22 +51,41 @@ class RawSlopeLesson(SlopeLesson):
 
 
 class AddingNet(nn.Module):
-    """Without scales: a plain U-Net that only adds to the classical slopes."""
+    """Without scales: a plain U-Net that only adds to what it starts from."""
 
     def __init__(self, width: int, depth: int, blocks: int) -> None:
         super().__init__()
-        self.net = UNet(FEATURES, 4, width, depth, blocks)
+        self.net = UNet(FEATURES + MORE_FEATURES, 4, width, depth, blocks)
 
-    def forward(self, features: Tensor, slopes: Tensor, variances: Tensor, lit: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, features: Tensor, taken: Tensor, slopes: Tensor, variances: Tensor, lit: Tensor
+    ) -> tuple[Tensor, ...]:
         found = self.net(features)
-        return slopes, found[:, :2], found[:, 2:]
+        return torch.zeros_like(taken), found[:, :2], found[:, 2:]
+
+
+class UnfilteredNet(SlopeNet):
+    """Starts from the classical slopes themselves."""
+
+    def start(self, features: Tensor, slopes: Tensor, variances: Tensor, aspect: Tensor | float) -> Filtered:
+        return Filtered(*staggered(slopes), torch.ones_like(slopes[:, 0, 0, 0]))
 
 
 class AddingSlopeLesson(SlopeLesson):
     def network(self, recipe: Recipe) -> SlopeNet:
-        net = super().network(recipe)
-        net.net = AddingNet(recipe.width, recipe.depth, recipe.blocks)
-        return net
+        return _adding(super().network(recipe), recipe)
+
+
+class UnfilteredSlopeLesson(SlopeLesson):
+    """The U-Net of the method as it is published."""
+
+    def network(self, recipe: Recipe) -> SlopeNet:
+        return _adding(UnfilteredNet(recipe.width, recipe.depth, recipe.blocks), recipe)
+
+
+def _adding(net: SlopeNet, recipe: Recipe) -> SlopeNet:
+    net.net = AddingNet(recipe.width, recipe.depth, recipe.blocks)
+    return net
 
 
 class PlainSlopeLesson(SlopeLesson):
@@ -118,6 +138,7 @@ def variants(samples: int, seed: int = 1) -> dict[str, Variant]:
         "slopes as they are": Variant(SlopeLesson(), slopes, error),
         "slopes without physics input": Variant(RawSlopeLesson(), slopes, error),
         "slopes without scales": Variant(AddingSlopeLesson(), slopes, error),
+        "slopes without scales and filter": Variant(UnfilteredSlopeLesson(), slopes, error),
         "slopes without log-variance": Variant(PlainSlopeLesson(), slopes, error),
         "slopes without hard examples": Variant(SlopeLesson(), replace(slopes, hard_every=0), error),
         "slopes with AdamW": Variant(SlopeLesson(), replace(slopes, muon=False), error),

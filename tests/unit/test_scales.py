@@ -11,7 +11,7 @@ from inference.networks.scales import coarser, finer, take_apart
 @pytest.mark.parametrize("shape", [(64, 64), (33, 50), (17, 16)])
 def test_all_bands_together_are_the_slopes(shape: tuple[int, int]) -> None:
     slopes, variances = torch.randn(1, 2, *shape), torch.rand(1, 2, *shape)
-    bands, _ = take_apart(slopes, variances, torch.ones(1, 1, *shape), 4)
+    bands, _ = take_apart(slopes, slopes, variances, torch.ones(1, 1, *shape), 4)
     whole = bands[-1]
     for band in reversed(bands[:-1]):
         whole = finer(whole, band) + band
@@ -21,7 +21,7 @@ def test_all_bands_together_are_the_slopes(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("shape", [(64, 64), (33, 50)])
 def test_steady_slopes_are_steady_at_every_scale_up_to_the_border(shape: tuple[int, int]) -> None:
     slopes = torch.full((1, 2, *shape), 0.3)
-    bands, _ = take_apart(slopes, slopes, torch.ones(1, 1, *shape), 4)
+    bands, _ = take_apart(slopes, slopes, slopes, torch.ones(1, 1, *shape), 4)
     for band in bands[:-1]:
         torch.testing.assert_close(band, torch.zeros_like(band), rtol=0.0, atol=1e-6)
     torch.testing.assert_close(bands[-1], torch.full_like(bands[-1], 0.3))
@@ -30,15 +30,15 @@ def test_steady_slopes_are_steady_at_every_scale_up_to_the_border(shape: tuple[i
 def test_a_slope_that_means_nothing_hardly_moves_the_coarser_ones() -> None:
     slopes, lit = torch.full((1, 2, 64, 64), 0.1), torch.ones(1, 1, 64, 64)
     slopes[..., 30, 30], lit[..., 30, 30] = 3.0, 0.0
-    coarse = take_apart(slopes, slopes, lit, 3).bands[-1]
-    believed = take_apart(slopes, slopes, torch.ones_like(lit), 3).bands[-1]
+    coarse = take_apart(slopes, slopes, slopes, lit, 3).bands[-1]
+    believed = take_apart(slopes, slopes, slopes, torch.ones_like(lit), 3).bands[-1]
     assert float((coarse - 0.1).abs().max()) < 0.02 * float((believed - 0.1).abs().max())
 
 
 def test_noise_is_told_to_be_about_its_own_size_at_every_scale() -> None:
     torch.manual_seed(1)
     slopes = 0.2 * torch.randn(1, 2, 256, 256)
-    bands, told = take_apart(slopes, torch.full_like(slopes, 0.04), torch.ones(1, 1, 256, 256), 4)
+    bands, told = take_apart(slopes, slopes, torch.full_like(slopes, 0.04), torch.ones(1, 1, 256, 256), 4)
     for band, of_it in zip(bands, told, strict=True):
         sigma = torch.exp(0.5 * of_it[:, 6:] / 0.2)
         assert 0.3 < float((band / sigma).std()) < 3.0

@@ -1,4 +1,4 @@
-"""The slope network starts as classical inversion, fits its slot at any size, learns, and goes on where it stopped."""
+"""The slope network starts as a filter of classical slopes, fits its slot, learns, and goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from inference.networks.moments import moments
 from inference.networks.poisson import integrate, slopes_of
 from inference.networks.slopes import SlopeNet, classical
 from inference.networks.unet import parameters_of
-from inference.registry import CALIBRATION, MODELS, SLOTS, ModelCard, find_model_set
+from inference.registry import CALIBRATION, SLOTS, ModelCard, find_model_set
 from inference.session import OnnxSession
 from inference.training.batches import TURNS, Examples, batch_of, examples, turned
 from inference.training.frames import Conditions, sample_stream
 from inference.training.nets import train_and_install
 from inference.training.rehearsal import Rehearsal
 from inference.training.run import Recipe, Run, train
-from inference.training.slopes import SlopeLesson, coverage
+from inference.training.slopes import GIVEN, SlopeLesson, coverage
 from inference.training.surface_errors import rms_angle
 
+MOMENTS_OF = tuple(name for name in CALIBRATION if not name.startswith("pixel_size"))
 TINY = Recipe(samples=64, size_px=32, batch=16, width=8, depth=2, blocks=1, validation_batches=1)
 
 
@@ -54,19 +55,37 @@ def three_segments() -> Instrument:
 
 @pytest.mark.parametrize("instrument", [four_quadrant(), three_segments()], ids=["four", "three"])
 @pytest.mark.parametrize("shape", [(17, 31), (64, 64), (33, 50)])
-def test_the_untrained_network_is_classical_at_any_size(
+def test_the_graph_gives_what_the_network_gives_at_any_size(
     untrained: Path, shape: tuple[int, int], instrument: Instrument
 ) -> None:
     rng = np.random.default_rng(1)
     images = render(rng.normal(size=shape) * 2e-9, instrument, rng)
     calibration = calibrate(instrument, images)
-    values = {"images": images, **{name: getattr(calibration, name) for name in CALIBRATION}}
+    values = {"images": images, **{name: np.asarray(getattr(calibration, name), np.float32) for name in CALIBRATION}}
     values["frames_held"] = rng.uniform(1.0, 16.0, shape).astype(np.float32)
+    values["pixel_size_y_m"] = np.float32(1.25 * values["pixel_size_m"])
     slot = SLOTS["slopes"]
-    ours = OnnxSession(untrained, slot, "cpu", 1).run(values)
-    theirs = OnnxSession(MODELS / "classical" / "slopes.onnx", slot, "cpu", 1).run(values)
+    found = OnnxSession(untrained, slot, "cpu", 1).run(values)
+    given = [
+        torch.from_numpy(np.asarray(values[name], np.float32))[None] for name in ("images", *MOMENTS_OF, "frames_held")
+    ]
+    expected = SlopeNet(width=8, depth=2, blocks=1)(*given, torch.tensor(0.8))
     for name in slot.outputs:
-        np.testing.assert_allclose(ours[name], theirs[name], atol=2e-4)
+        torch.testing.assert_close(
+            torch.from_numpy(found[name]).to(torch.float32),
+            getattr(expected, name)[0].to(torch.float32),
+            atol=2e-4,
+            rtol=1e-3,
+        )
+
+
+def test_untrained_it_is_the_filter_of_the_classical_slopes() -> None:
+    seen = lessons(3)
+    net = SlopeNet(width=8, depth=2, blocks=1)
+    p, q, *_ = net.correct(*(seen[name] for name in GIVEN))
+    start = net.start(*(seen[name] for name in GIVEN), 1.0)
+    torch.testing.assert_close(p, start.p)
+    torch.testing.assert_close(q, start.q)
 
 
 def lessons(seed: int, start: int = 0) -> Examples:

@@ -1,0 +1,69 @@
+"""A Wiener filter that takes the surface's spectrum from the frame itself: where a network starts from."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inference.networks.poisson import cosines, divergence, eigenvalues, slopes_of
+
+MODES_AROUND = 9
+SUSPECTED = 1.15
+LEAST_POWER = 1e-20
+LEAST_PASSED = 1e-3
+MOST_SHARPENED = 3.0
+LEAST_LEFT = 1e-3
+
+
+class Filtered(NamedTuple):
+    """`p` (B, H, W - 1), `q` (B, H - 1, W): slopes of the filtered surface. `left` (B,): the part of the noise power
+    of a surface's slopes that is still in them."""
+
+    p: Tensor
+    q: Tensor
+    left: Tensor
+
+
+def filtered(p: Tensor, q: Tensor, variance: Tensor, beam_sigma_px: Tensor, aspect: Tensor | float = 1.0) -> Filtered:
+    """Slopes on the staggered grid, means of two pixels' each of which has the (B,) `variance`, without what is noise.
+
+    N. Wiener's filter (Extrapolation, Interpolation, and Smoothing (1949)) over the cosine modes of the surface, whose
+    power is measured as the mean of 9 x 9 modes around, so that gratings and terraces keep their direction; noise is
+    assumed a little larger than it is, as any of it that stays would look like relief. Where hardly any noise is, what
+    pixels, their means and the beam have weakened is strengthened again. No number here is learned.
+    """
+    rows, columns = p.shape[1], q.shape[2]
+    along_y, along_x = cosines(rows), cosines(columns)
+    across_x = eigenvalues(columns)[None, :]
+    across_y = aspect * aspect * eigenvalues(rows)[:, None]
+    eigen = across_x + across_y
+    level = eigen <= 0.0
+    safe = torch.where(level, 1.0, eigen)
+    found = torch.where(level, 0.0, (along_y @ divergence(p, q, aspect) @ along_x.T) / safe)
+
+    # A mean of two neighbours weakens noise as it weakens the slope: by the cosine of half the phase between them.
+    of_x, of_y = across_x * (1.0 - 0.25 * across_x), across_y * (1.0 - 0.25 * eigenvalues(rows)[:, None])
+    noise = variance[:, None, None] * torch.where(level, 0.0, (of_x + of_y) / safe)
+    power = _around(found * found * eigen)
+    kept = (1.0 - SUSPECTED * noise / power.clamp_min(LEAST_POWER)).clamp_min(0.0)
+    left = ((kept * noise).sum(dim=(1, 2)) / noise.sum(dim=(1, 2)).clamp_min(LEAST_POWER)).clamp(LEAST_LEFT, 1.0)
+
+    phase_x, phase_y = (torch.arange(count).to(p.dtype) * (math.pi / count) for count in (columns, rows))
+    slope = torch.sin(phase_x) * phase_x + (aspect * aspect * torch.sin(phase_y) * phase_y)[:, None]
+    squares = phase_x**2 + aspect * aspect * (phase_y**2)[:, None]
+    passed = slope / safe * torch.exp(-0.5 * beam_sigma_px[:, None, None] ** 2 * squares)
+    sharpened = (1.0 / passed.clamp_min(LEAST_PASSED)).clamp_max(MOST_SHARPENED) - 1.0
+    sure = (kept * kept) * (kept * kept)
+    height = along_y.T @ (torch.where(level, 0.0, kept * (1.0 + sharpened * sure)) * found) @ along_x
+    return Filtered(*slopes_of(height, aspect), left)
+
+
+def _around(power: Tensor) -> Tensor:
+    """Means over the modes around each, of those that are."""
+    half = MODES_AROUND // 2
+    lines = functional.avg_pool2d(power, (1, MODES_AROUND), 1, (0, half), count_include_pad=False)
+    return functional.avg_pool2d(lines, (MODES_AROUND, 1), 1, (half, 0), count_include_pad=False)
