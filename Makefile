@@ -11,8 +11,11 @@ CONFIG ?=
 run: $(VENV)/installed
 	$(BIN)/eclips up $(if $(CONFIG),--config $(CONFIG))
 
+# A process for each core, so one thread for each; the browser's driver wants one for itself.
+test: export OMP_NUM_THREADS = 1
 test: $(VENV)/installed-for-tests system-programs check
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/browser
+	$(BIN)/pytest tests/browser
 
 check: $(VENV)/installed-for-tests
 	$(BIN)/ruff format --check .

@@ -46,8 +46,8 @@ class Recipe:
     depth: int = 5
     blocks: int = 2
     muon: bool = True
-    muon_rate: float = 4e-3
-    adam_rate: float = 1e-3
+    muon_rate: float = 1.5e-3
+    adam_rate: float = 5e-4
     decay: float = 1e-3
     hard_every: int = 4
     seed: int = 1
