@@ -18,7 +18,7 @@ from acquisition.errors import EclipsError, RequestRefused
 from acquisition.frames import Exposure, Frame, JoinedValue, RunFinished, RunStarted
 from acquisition.instrument import Instrument
 from acquisition.recording import Recorder
-from acquisition.recording.writer import check_disk_space
+from acquisition.recording.disk import check_disk_space
 from acquisition.stamping import stamp, start_run
 
 log = logging.getLogger(__name__)

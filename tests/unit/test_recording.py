@@ -14,9 +14,9 @@ from acquisition.errors import BadInput, RecordingFailed, RequestRefused
 from acquisition.frames import Frame, FrameHeader, Optics, Result, ResultHeader, RunFinished, RunStarted, checksum
 from acquisition.instrument import four_quadrant
 from acquisition.recording import RecordedRun, Recorder, repair, verify
+from acquisition.recording.disk import check_disk_space
 from acquisition.recording.heights import put_heights_in_order, replace_heights
 from acquisition.recording.tiff_series import TiffSeries
-from acquisition.recording.writer import check_disk_space
 
 SHAPE = (4, 24, 32)
 OPTICS = Optics(5e-9, 8e-3, 1e4, 1e-6, 0.0, "calibration")
@@ -171,7 +171,7 @@ def test_gaps_are_told_exactly(tmp_path: Path) -> None:
     for sequence in (0, 1, 5):
         recorder.write_frame(frame(sequence))
     finish(recorder)
-    assert "frames 2 to 4 are missing" in verify(tmp_path / "run").findings
+    assert any(found.startswith("frames 2 to 4 are missing") for found in verify(tmp_path / "run").findings)
 
 
 def test_an_existing_folder_is_not_overwritten(tmp_path: Path) -> None:
