@@ -1,18 +1,22 @@
 # make run: the simulated microscope, live.   make test: everything that is checked.
-# Both only call ordinary commands; the README gives them for Windows too.
+# make soak: the faults of `make test`, each a hundred times.
+# All only call ordinary commands; the README gives them for Windows too.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?=
 
-.PHONY: run test check system-programs clean
+.PHONY: run test soak check system-programs clean
 
 run: $(VENV)/installed
 	$(BIN)/eclips up $(if $(CONFIG),--config $(CONFIG))
 
 test: $(VENV)/installed-for-tests system-programs check
 	$(BIN)/pytest
+
+soak: $(VENV)/installed-for-tests
+	ECLIPS_SOAK_ROUNDS=100 $(BIN)/pytest -m soak --timeout 3600
 
 check: $(VENV)/installed-for-tests
 	$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ Classic TIFF because ImageJ refuses BigTIFF; page by page because such a file su
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,7 +69,6 @@ class TiffSeries:
             self._open_next()
         assert self._writer is not None
         place = Place(self.names[-1], self._page, tuple(self._append_page(self._writer, page) for page in pages))
-        self._writer.filehandle.flush()
         self._page += len(pages)
         return place
 
@@ -105,7 +105,12 @@ class TiffSeries:
             returnoffset=True,
         )
         assert written is not None
-        return int(written[0])
+        offset = int(written[0])
+        writer.filehandle.flush()
+        # Pixels reach the file through C's buffered output, which loses the error of its last block.
+        if os.fstat(writer.filehandle.fileno()).st_size < offset + image.nbytes:
+            raise OSError(errno.ENOSPC, f"No space left, or another fault: only a part of page {self._page} was taken")
+        return offset
 
 
 def read_pages(folder: Path, place: Place, shape: Sequence[int], dtype: str) -> NDArray[Any]:
