@@ -34,7 +34,7 @@ class RecorderHost:
     def kill_while(self, job: str, folder: Path, chance: random.Random, most_lines: int) -> list[str]:
         """`job` is `frames` or `runs`; the kill comes within 30 ms after at most so many lines."""
         assert self._host.stdin is not None
-        print(job, folder, file=self._host.stdin, flush=True)  # noqa: T201
+        print(job, folder, file=self._host.stdin, flush=True)
         recorder = int(self._line())
         told = [self._line() for _ in range(chance.randint(1, most_lines))]
         time.sleep(chance.uniform(0, 0.03))

@@ -5,7 +5,7 @@ Classic TIFF because ImageJ refuses BigTIFF; page by page because such a file su
 
 from __future__ import annotations
 
-import errno
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,37 +57,42 @@ class TiffSeries:
         self._description = None if value_unit is None else f"values in {value_unit}; pixel size {pixel_size_m:g} m"
         self._max_file_bytes = max_file_bytes
         self._writer: tifffile.TiffWriter | None = None
+        self._file: _PageFile | None = None
         self._page = 0
         self.names: list[str] = []
 
     def append(self, pages: NDArray[Any]) -> Place:
         """Write (N, H, W) pages and flush them to the system. Raises OSError when the disk refuses."""
         needed = pages.nbytes + len(pages) * MAX_TAG_BYTES
-        if self._writer is not None and self._writer.filehandle.tell() + needed > self._max_file_bytes:
+        if self._file is not None and self._file.tell() + needed > self._max_file_bytes:
             self.close()
-        if self._writer is None:
+        if self._file is None:
             self._open_next()
-        assert self._writer is not None
+        assert self._writer is not None and self._file is not None
         place = Place(self.names[-1], self._page, tuple(self._append_page(self._writer, page) for page in pages))
+        self._file.flush()
         self._page += len(pages)
         return place
 
     def fileno(self) -> int | None:
         """The descriptor to make durable, or None before the first page."""
-        return None if self._writer is None else self._writer.filehandle.fileno()
+        return None if self._file is None else self._file.descriptor()
 
     def close(self) -> None:
         """Make the present file durable and close it."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
+        writer, file, self._writer, self._file = self._writer, self._file, None, None
+        if writer is not None and file is not None:
             try:
-                os.fsync(writer.filehandle.fileno())
-            finally:
                 writer.close()
+                file.flush()
+                os.fsync(file.descriptor())
+            finally:
+                file.close()
 
     def _open_next(self) -> None:
         name = f"{self._stem}-{len(self.names):04d}.tif"
-        self._writer = tifffile.TiffWriter(self._folder / (name + self._suffix), bigtiff=False, byteorder="<")
+        self._file = _PageFile(io.FileIO(str(self._folder / (name + self._suffix)), "w"))
+        self._writer = tifffile.TiffWriter(self._file, bigtiff=False, byteorder="<")
         self.names.append(name)
         self._page = 0
         sync_folder(self._folder)
@@ -105,12 +110,18 @@ class TiffSeries:
             returnoffset=True,
         )
         assert written is not None
-        offset = int(written[0])
-        writer.filehandle.flush()
-        # Pixels reach the file through C's buffered output, which loses the error of its last block.
-        if os.fstat(writer.filehandle.fileno()).st_size < offset + image.nbytes:
-            raise OSError(errno.ENOSPC, f"No space left, or another fault: only a part of page {self._page} was taken")
-        return offset
+        return int(written[0])
+
+
+class _PageFile(io.BufferedWriter):
+    """numpy writes arrays into a file's descriptor through C's buffered output, which loses the error of its last
+    block: a full disk would go unnoticed. To a file that shows no descriptor, bytes are written."""
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("write bytes")
+
+    def descriptor(self) -> int:
+        return super().fileno()
 
 
 def read_pages(folder: Path, place: Place, shape: Sequence[int], dtype: str) -> NDArray[Any]:
