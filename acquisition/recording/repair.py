@@ -28,6 +28,7 @@ from acquisition.recording.reader import RecordedRun
 from acquisition.recording.tiff_chain import cut_after_page, walk_pages
 from acquisition.recording.tiff_series import read_pages
 from acquisition.recording.verification import (
+    STEMS,
     Verification,
     digest_of,
     known_pages,
@@ -81,7 +82,7 @@ def cut_torn_tails(path: Path) -> list[str]:
         cut.append(f"{JOURNAL}: {torn} bytes of a torn line were cut")
     if run.manifest.status != "complete":
         known = known_pages(run)
-        for stem in ("frames", "truth", "heights"):
+        for stem in STEMS:
             for image in sorted(path.glob(f"{stem}-*.tif")):
                 cut += _cut_torn_image(run, image, known.get(image.name, 0))
     return cut
@@ -99,7 +100,8 @@ def _cut_torn_image(run: RecordedRun, image: Path, known: int) -> list[str]:
         return []
     of_a_frame = run.manifest.shape[0] if image.name.startswith("frames") else 1
     unknown = max(0, len(pages) - known) // of_a_frame
-    if image.name.startswith("heights") or (unknown < 2 and not run.damaged_lines):
+    lines_lost = run.damaged_lines or run.run is None or last_sequence(run) > max(run.frames, default=-1)
+    if image.name.startswith("heights") or (unknown < 2 and not lines_lost):
         unknown = 0
     kept = min(len(pages), known) + unknown * of_a_frame
     if not kept:

@@ -17,6 +17,8 @@ from acquisition.recording.reader import RecordedRun
 from acquisition.recording.tiff_chain import walk_pages
 from acquisition.recording.tiff_series import Place
 
+STEMS = ("frames", "truth", "heights")
+
 
 @dataclass(frozen=True, slots=True)
 class Verification:
@@ -107,8 +109,8 @@ def _unreadable(
 def _lost_frames(run: RecordedRun) -> list[str]:
     lost = _unreadable(run.read_frame, run.frames, lambda n: run.frames[n].place.file)
     return [
-        f"{name_spans(sequences)}: the pixels in {file} {_fault(run.path / file)}; they are lost unless you have a "
-        f"copy of {file} to put in its place"
+        f"{name_spans(sequences)}: {_fault(run.path / file)}; they are lost unless you have a copy of {file} to put in "
+        "its place"
         for file, sequences in lost.items()
     ]
 
@@ -117,7 +119,7 @@ def _lost_truth(run: RecordedRun) -> list[str]:
     kept = {n: frame.truth.file for n, frame in run.frames.items() if frame.truth is not None}
     lost = _unreadable(run.read_truth, kept, kept.__getitem__)
     return [
-        f"{name_spans(sequences)}: the truth in {file} {_fault(run.path / file)}; reconstruction does not need it"
+        f"truth of {name_spans(sequences)}: {_fault(run.path / file)}; reconstruction does not need it"
         for file, sequences in lost.items()
     ]
 
@@ -125,8 +127,7 @@ def _lost_truth(run: RecordedRun) -> list[str]:
 def _lost_heights(run: RecordedRun) -> list[str]:
     lost = _unreadable(run.read_height, run.heights, lambda n: run.heights[n].place.file)
     findings = [
-        f"{name_spans(sequences, 'height')} in {file} {_fault(run.path / file)}; make them again with "
-        "`eclips reprocess`"
+        f"{name_spans(sequences, 'height')}: {_fault(run.path / file)}; make them again with `eclips reprocess`"
         for file, sequences in lost.items()
     ]
     if run.missing_heights:
@@ -138,7 +139,7 @@ def _lost_heights(run: RecordedRun) -> list[str]:
 
 
 def _fault(path: Path) -> str:
-    return "do not match the checksums of the journal, or the file is too short" if path.is_file() else "are missing"
+    return f"{path.name} does not hold what the journal says of them" if path.is_file() else f"{path.name} is missing"
 
 
 def _missing_frames(run: RecordedRun) -> list[str]:
@@ -171,10 +172,9 @@ def _journal(run: RecordedRun) -> list[str]:
 def _chains(run: RecordedRun) -> list[str]:
     """Whether programs that know only the TIFF files see the pages that the journal knows, and no others."""
     findings = []
-    for file, known in sorted(known_pages(run).items()):
-        path = run.path / file
-        if not path.is_file():
-            continue
+    known_by_file = known_pages(run)
+    for path in sorted(path for stem in STEMS for path in run.path.glob(f"{stem}-*.tif")):
+        file, known = path.name, known_by_file.get(path.name, 0)
         linked = list(walk_pages(path))
         end = linked[-1].end if linked else 0
         if len(linked) < known:
@@ -184,8 +184,9 @@ def _chains(run: RecordedRun) -> list[str]:
                 "new run of all frames when they are sound"
             )
         elif len(linked) > known:
-            findings.append(f"{file} has {name_spans(range(known, len(linked)), 'page')}, unknown to the journal")
-        elif path.stat().st_size > end:
+            named = name_spans(range(known, len(linked)), "page")
+            findings.append(f"{file} has {named}, unknown to the journal: open them in Fiji or with tifffile")
+        if len(linked) >= known and path.stat().st_size > max(end, 8):
             findings.append(f"{file} ends in {path.stat().st_size - end} torn bytes; `eclips repair` cuts them")
     return findings
 
