@@ -198,6 +198,11 @@ async def test_a_disk_that_fills_ends_the_run_with_the_lab_at_rest_and_refuses_t
     async with Microscope(disk / "runs", MEGABYTE) as microscope:
         started = await microscope.program.carry_out("start", {})
         await microscope.acknowledged(2)
+        heater = microscope.program.node.lab.heater
+        assert heater is not None
+        await heater.set_current(0.5)
+        await heater.arm()
+        assert (await heater.read())["emission"].value == 1
         fill(disk)
         machine = microscope.program.node.machine
         await microscope.until(lambda: machine.state == "fault")
@@ -208,7 +213,8 @@ async def test_a_disk_that_fills_ends_the_run_with_the_lab_at_rest_and_refuses_t
         last = max(int(line.split()[1]) for line in microscope.said if line.startswith("acknowledged"))
         assert run.sequences == list(range(len(run.frames))) and len(run.frames) > last
         assert len(list(run.frame_iterator())) == len(run.frames)
-        assert any("permit" not in line and "incomplete" in line for line in microscope.said)
+        assert any("incomplete" in line for line in microscope.said)
+        assert (await heater.read())["emission"].value == 0
         await microscope.program.carry_out("reset", {})
         with pytest.raises(RequestRefused, match=r"need \d+ bytes .* and \d+ bytes .* are free: make room"):
             await microscope.program.carry_out("start", {})
