@@ -1,12 +1,13 @@
 # make run: the simulated microscope, live.   make test: everything that is checked.
-# Both only call ordinary commands; the README gives them for Windows too.
+# make soak: the faults of `make test`, each a hundred times.
+# All only call ordinary commands; the README gives them for Windows too.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?=
 
-.PHONY: run test check system-programs clean
+.PHONY: run test soak check system-programs clean
 
 run: $(VENV)/installed
 	$(BIN)/eclips up $(if $(CONFIG),--config $(CONFIG))
@@ -16,6 +17,9 @@ test: export OMP_NUM_THREADS = 1
 test: $(VENV)/installed-for-tests system-programs check
 	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/browser
 	$(BIN)/pytest tests/browser
+
+soak: $(VENV)/installed-for-tests
+	ECLIPS_SOAK_ROUNDS=100 $(BIN)/pytest -m soak --timeout 3600
 
 check: $(VENV)/installed-for-tests
 	$(BIN)/ruff format --check .

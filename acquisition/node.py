@@ -22,6 +22,7 @@ from acquisition.guard import Guard
 from acquisition.interlocks import InterlockLimits
 from acquisition.lab import Lab
 from acquisition.recording import RecordedRun, Recorder
+from acquisition.recording.disk import LOW_SPACE_BYTES
 from acquisition.recording.heights import put_heights_in_order
 from acquisition.replay import ReplaySource
 from acquisition.run import Progress, RunMachine
@@ -32,13 +33,13 @@ log = logging.getLogger(__name__)
 
 HOUSEKEEPING_INTERVAL_S = 0.5
 NO_WORKER_PATIENCE_S = 30.0
-LOW_SPACE_BYTES = 500 * 1024 * 1024
 SOURCE = "acquisition"
 
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
-    """`scan` is the default raster of a run, `fuse_frames` how many frames it fuses when it does not say."""
+    """`scan` is the default raster of a run, `fuse_frames` how many frames it fuses when it does not say; a run is
+    refused that would leave less than `low_space_bytes` free, and ended in order once less is free."""
 
     endpoints: Endpoints
     runs_folder: Path
@@ -47,6 +48,7 @@ class NodeSettings:
     scan: ScanRequest = field(default_factory=lambda: ScanRequest(512, 512))
     interlocks: InterlockLimits = field(default_factory=InterlockLimits)
     fuse_frames: int = 0
+    low_space_bytes: int = LOW_SPACE_BYTES
 
 
 class AcquisitionNode:
@@ -72,7 +74,7 @@ class AcquisitionNode:
         self.latest_figures: Mapping[str, float] = {}
         self.state = StateKeeper(lab.devices, clock, self._take_sample)
         self.guard = Guard(lab, self.state, settings.interlocks, clock, self.tell)
-        self.machine = RunMachine(settings.runs_folder, clock, self)
+        self.machine = RunMachine(settings.runs_folder, clock, self, settings.low_space_bytes)
 
     async def start(self) -> None:
         """Bind the stream, connect the devices (which brings them to rest) and begin to watch over them."""
@@ -260,8 +262,18 @@ class AcquisitionNode:
         """What must be looked after although nobody asks for it."""
         while True:
             await self._give_up_hopeless()
-            recording = self.machine.state == "acquiring" and self._recorders
-            if recording and shutil.disk_usage(self.settings.runs_folder).free < LOW_SPACE_BYTES:
-                self.tell("low_space", "the disk is nearly full: the run is ended in order", "alarm")
-                await self.machine.stop()
+            await self._end_before_the_disk_is_full()
             await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
+
+    async def _end_before_the_disk_is_full(self) -> None:
+        folder, limit = self.settings.runs_folder, self.settings.low_space_bytes
+        if self.machine.state != "acquiring" or not self._recorders:
+            return
+        try:
+            free = shutil.disk_usage(folder).free
+        except OSError:  # a disk that is gone fails the recorder, which ends the run
+            return
+        if free < limit:
+            reason = f"{folder} has {free} bytes free, below the limit of {limit}: the run was ended in order"
+            self.tell("low_space", f"{reason}; make room", "alarm", free_bytes=free, limit_bytes=limit)
+            await self.machine.stop(reason)

@@ -18,7 +18,7 @@ from acquisition.errors import EclipsError, RequestRefused
 from acquisition.frames import Exposure, Frame, JoinedValue, RunFinished, RunStarted
 from acquisition.instrument import Instrument
 from acquisition.recording import Recorder
-from acquisition.recording.writer import check_disk_space
+from acquisition.recording.disk import LOW_SPACE_BYTES, check_disk_space
 from acquisition.stamping import stamp, start_run
 
 log = logging.getLogger(__name__)
@@ -97,8 +97,11 @@ class RunPorts(Protocol):
 class RunMachine:
     """One run at a time. Commands raise `RequestRefused` with what is permitted instead."""
 
-    def __init__(self, runs_folder: Path, clock: Clock, ports: RunPorts) -> None:
+    def __init__(
+        self, runs_folder: Path, clock: Clock, ports: RunPorts, low_space_bytes: int = LOW_SPACE_BYTES
+    ) -> None:
         self._runs_folder = runs_folder
+        self._low_space_bytes = low_space_bytes
         self._clock = clock
         self._ports = ports
         self.state = "idle"
@@ -129,6 +132,7 @@ class RunMachine:
             raise
         self.progress = progress
         self._stop = asyncio.Event()
+        self._stop_reason = "stopped"
         self._ports.publish_start(progress.run)
         self._enter("acquiring")
         digest = xxhash.xxh3_64()
@@ -136,9 +140,10 @@ class RunMachine:
         self._task = asyncio.create_task(self._acquire(progress, self._taking, digest), name="run")
         return progress.run
 
-    async def stop(self) -> None:
+    async def stop(self, reason: str = "stopped") -> None:
         """End in order; returns once the raw data are durable."""
         self._require("stop")
+        self._stop_reason = reason
         self.end_soon()
         await self._ended()
 
@@ -207,7 +212,7 @@ class RunMachine:
 
     def _recorder(self, run: RunStarted, instrument: Instrument, plan: RunPlan) -> Recorder:
         self._runs_folder.mkdir(parents=True, exist_ok=True)
-        check_disk_space(self._runs_folder, run.shape, plan.frames)
+        check_disk_space(self._runs_folder, run.shape, plan.frames, self._low_space_bytes, with_truth=plan.keep_truth)
         return Recorder(
             self._runs_folder / run.run_id,
             run,
@@ -258,12 +263,12 @@ class RunMachine:
                             coming.cancel()
                             await asyncio.wait([coming])
                     if coming.cancelled():
-                        return "stopped"
+                        return self._stop_reason
                     try:
                         exposure = coming.result()
                     except StopAsyncIteration:
                         if self._stop.is_set():
-                            return "stopped"
+                            return self._stop_reason
                         return "the source has ended" if progress.plan.frames is None else "all frames were taken"
                     await self._take(progress, exposure, digest)
         finally:

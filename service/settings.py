@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from acquisition.endpoints import CurveKeys, Endpoints
 from acquisition.errors import BadInput
 from acquisition.interlocks import InterlockLimits
+from acquisition.recording.disk import LOW_SPACE_BYTES
 
 RUNS_VARIABLE = "ECLIPS_RUNS"
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -89,6 +90,12 @@ class StreamSettings(_Part):
         return CurveKeys(self.own_key.expanduser(), self.peer_keys.expanduser())
 
 
+class RecordingSettings(_Part):
+    """A run is refused that would leave less than `low_space_bytes` of the disk, and ended in order below that."""
+
+    low_space_bytes: Annotated[int, Field(ge=2**20)] = LOW_SPACE_BYTES
+
+
 class InferenceSettings(_Part):
     """`threads` 0 lets the runtime choose; `fuse_frames` is what runs fuse that do not say, below 2 nothing."""
 
@@ -115,6 +122,7 @@ class Settings(_Part):
     limits: LimitSettings = LimitSettings()
     interlocks: InterlockSettings = InterlockSettings()
     stream: StreamSettings = StreamSettings()
+    recording: RecordingSettings = RecordingSettings()
     inference: InferenceSettings = InferenceSettings()
     serve: ServeSettings = ServeSettings()
 

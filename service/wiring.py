@@ -61,6 +61,7 @@ def acquisition_program(settings: Settings, announce: Callable[[str], None]) -> 
         ),
         interlocks=settings.interlocks.limits(),
         fuse_frames=settings.inference.fuse_frames,
+        low_space_bytes=settings.recording.low_space_bytes,
     )
     return AcquisitionProgram(lab(settings, clock), node_settings, clock, announce)
 

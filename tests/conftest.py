@@ -8,12 +8,19 @@ from pathlib import Path
 import pytest
 
 from programs import Program, write_settings
+from recordings import ROUNDS
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Browser tests last: once begun, the browser's driver keeps an event loop of its own in this thread, where
     asynchronous tests could no longer run theirs."""
     items.sort(key=lambda item: "browser" in item.path.parts)
+
+
+@pytest.fixture
+def rounds() -> int:
+    """How often a test injects its fault: a few times, a hundred in `make soak`."""
+    return ROUNDS
 
 
 @pytest.fixture

@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Literal, get_args
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
+from pydantic_core import from_json
 
 from acquisition.errors import BadInput, RecordingFailed
 
@@ -16,7 +18,11 @@ MANIFEST = "run.json"
 JOURNAL = "journal.jsonl"
 INSTRUMENT = "instrument.toml"
 SCHEMA = 1
-STATUSES = ("recording", "complete", "incomplete", "recovered")
+MAX_BYTES = 2**20
+Status = Literal["recording", "complete", "incomplete", "recovered"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+_Side = Annotated[int, Field(ge=1, le=65536)]
+_Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +31,17 @@ class Manifest:
 
     schema: int
     run_id: str
-    status: str
+    status: Status
     source: str
     started_utc_ns: int
-    shape: tuple[int, int, int]
+    shape: tuple[_Side, _Side, _Side]
     segment_names: tuple[str, ...]
-    pixel_size_m: float
+    pixel_size_m: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     expected_frames: int | None
     notes: str
     simulated: bool
-    frames: int = 0
-    heights: int = 0
+    frames: _Count = 0
+    heights: _Count = 0
     last_sequence: int = -1
     digest: str = ""
     reason: str = ""
@@ -45,20 +51,32 @@ class Manifest:
         return replace(self, **changes)  # type: ignore[arg-type]
 
 
+class DamagedManifest(BadInput):
+    """A manifest is missing or does not hold; the journal may say enough to make it again."""
+
+
 _ADAPTER = TypeAdapter(Manifest)
 
 
 def read_manifest(run: Path) -> Manifest:
-    """Raises `BadInput` when `run` is not a recorded run of a schema this version reads."""
+    """Raises `BadInput` when `run` is not a recorded run of a schema this version reads, and `DamagedManifest`, which
+    is one too, when its manifest can be made again."""
     path = run / MANIFEST
     try:
-        manifest = _ADAPTER.validate_json(path.read_bytes())
+        with path.open("rb") as file:
+            tree = from_json(file.read(MAX_BYTES))
+        schema = tree.get("schema") if isinstance(tree, dict) else None
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise BadInput(
+                f"{run} has recording schema {schema}, this version reads up to {SCHEMA}: update eclips-live"
+            )
+        manifest = _ADAPTER.validate_python(tree)
     except FileNotFoundError:
-        raise BadInput(f"{run} is not a recorded run: it has no {MANIFEST}") from None
-    except (OSError, ValidationError) as error:
-        raise BadInput(f"{path} cannot be read: {error}; try `eclips repair`") from error
+        raise DamagedManifest(f"{run} is not a recorded run: it has no {MANIFEST}") from None
+    except (OSError, ValueError) as error:
+        raise DamagedManifest(f"{path} cannot be read: {error}; try `eclips repair`") from error
     if manifest.schema != SCHEMA:
-        raise BadInput(f"{run} has recording schema {manifest.schema}; this version reads {SCHEMA}")
+        raise DamagedManifest(f"{path} has recording schema {manifest.schema}, which never was; try `eclips repair`")
     return manifest
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from acquisition.errors import BadInput
 from acquisition.frames import Exposure, JoinedValue, RunFinished, RunStarted
 from acquisition.instrument import Instrument
+from acquisition.recording.disk import check_disk_space
 from acquisition.recording.manifest import replace_path
-from acquisition.recording.writer import Recorder, check_disk_space
+from acquisition.recording.writer import Recorder
 from acquisition.stamping import stamp
 
 State = Callable[[], Mapping[str, JoinedValue]]
@@ -32,28 +33,33 @@ async def record_offline(
     if folder.exists():
         raise BadInput(f"{folder} exists already: choose another name for --out, or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    check_disk_space(folder.parent, run.shape, run.expected_frames)
+    check_disk_space(folder.parent, run.shape, run.expected_frames, with_truth=simulated)
     unfinished = folder.with_name(folder.name + ".unfinished")
+    if unfinished.exists():
+        raise BadInput(f"{unfinished} is left from an earlier try: `eclips repair` it and rename it, or remove it")
     recorder = Recorder(unfinished, run, instrument, lambda _: None, simulated=simulated)
     frames = 0
-    async for exposure in exposures:
-        recorder.write_frame(stamp(run, frames, exposure, state()), exposure.truth_m)
-        frames += 1
-        progress(frames)
-
-    recorder.finish_frames(
-        RunFinished(
-            run.run_id,
-            run.source,
-            frames,
-            run.monotonic_ns,
-            run.utc_ns,
-            frames,
-            frames - 1,
-            "all taken",
-            recorder.digest,
+    try:
+        async for exposure in exposures:
+            recorder.write_frame(stamp(run, frames, exposure, state()), exposure.truth_m)
+            frames += 1
+            progress(frames)
+        recorder.finish_frames(
+            RunFinished(
+                run.run_id,
+                run.source,
+                frames,
+                run.monotonic_ns,
+                run.utc_ns,
+                frames,
+                frames - 1,
+                "all taken",
+                recorder.digest,
+            )
         )
-    )
+    except BaseException as error:
+        recorder.close("incomplete", f"it was not finished: {error or type(error).__name__}")
+        raise
     recorder.close("incomplete", "heights are still to be made: `eclips reprocess`")
     replace_path(unfinished, folder)
     return frames

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from acquisition import wire
 from acquisition.errors import BadInput, EclipsError
@@ -17,9 +16,7 @@ from acquisition.frames import Event, Frame, FrameHeader, ResultHeader, RunFinis
 from acquisition.instrument import Instrument, load_instrument
 from acquisition.recording.journal import scan_journal
 from acquisition.recording.manifest import INSTRUMENT, JOURNAL, Manifest, read_manifest
-from acquisition.recording.tiff_series import Place, read_pages
-
-_PLACE = TypeAdapter(Place)
+from acquisition.recording.tiff_series import PLACE, Place, read_pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +43,7 @@ class RecordedRun:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.manifest: Manifest = read_manifest(path)
-        self.instrument: Instrument = load_instrument(path / INSTRUMENT)
+        self.instrument: Instrument = _instrument(path)
         self.run: RunStarted | None = None
         self.finished: RunFinished | None = None
         self.frames: dict[int, RecordedFrame] = {}
@@ -63,8 +60,13 @@ class RecordedRun:
         try:
             scan = scan_journal(self.path / JOURNAL, self.journal_bytes)
         except FileNotFoundError:
-            raise BadInput(f"{self.path} has no {JOURNAL}: nothing in it can be located") from None
-        self.journal_bytes = scan.good_bytes
+            raise BadInput(
+                f"{self.path} has no {JOURNAL}: nothing in it can be located; bring it back from a copy, or take its "
+                "images into a new run with `eclips import`"
+            ) from None
+        except OSError as error:
+            raise BadInput(f"{self.path / JOURNAL} cannot be read: {error}") from error
+        self.journal_bytes = scan.whole_bytes
         self.damaged_lines += scan.damaged
         for tree in scan.lines:
             self._take(tree)
@@ -130,11 +132,13 @@ class RecordedRun:
             header = wire.from_tree(tree)
             if isinstance(header, FrameHeader):
                 truth = tree.get("truth")
-                place = _PLACE.validate_python(tree.get("place"))
-                kept_truth = None if truth is None else _PLACE.validate_python(truth)
+                place = PLACE.validate_python(tree.get("place"))
+                kept_truth = None if truth is None else PLACE.validate_python(truth)
+                if header.dtype != "uint16" or min(header.shape) < 1 or len(place.offsets) != header.shape[0]:
+                    raise ValueError(f"frame {header.sequence} cannot lie where the journal says")
                 self.frames[header.sequence] = RecordedFrame(header, place, kept_truth)
             elif isinstance(header, ResultHeader):
-                place = _PLACE.validate_python(tree.get("place"))
+                place = PLACE.validate_python(tree.get("place"))
                 self.heights[header.sequence] = RecordedHeight(header, place, str(tree.get("height_xxh3")))
             elif isinstance(header, RunStarted):
                 self.run = header
@@ -146,3 +150,10 @@ class RecordedRun:
                 self.events.append(header)
         except (EclipsError, ValueError):
             self.damaged_lines += 1
+
+
+def _instrument(path: Path) -> Instrument:
+    try:
+        return load_instrument(path / INSTRUMENT)
+    except BadInput as error:
+        raise BadInput(f"{error}; try `eclips repair`") from None

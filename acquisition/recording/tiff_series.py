@@ -5,18 +5,20 @@ Classic TIFF because ImageJ refuses BigTIFF; page by page because such a file su
 
 from __future__ import annotations
 
+import io
 import os
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter
 
 from acquisition.errors import BadInput
+from acquisition.recording.manifest import sync_folder
 
 MAX_FILE_BYTES = 2**31 - 2**24
 MAX_TAG_BYTES = 1024
@@ -27,9 +29,12 @@ CENTIMETRES_PER_METRE = 100.0
 class Place:
     """Where pages lie: `offsets` are the byte positions of their pixels in `file`, `page` the first one's number."""
 
-    file: str
-    page: int
-    offsets: tuple[int, ...]
+    file: Annotated[str, Field(pattern=r"^[a-z]{1,20}-[0-9]{4,8}\.tif$")]
+    page: Annotated[int, Field(ge=0, lt=2**31)]
+    offsets: Annotated[tuple[Annotated[int, Field(ge=8, lt=2**32)], ...], Field(min_length=1)]
+
+
+PLACE = TypeAdapter(Place)
 
 
 class TiffSeries:
@@ -52,38 +57,45 @@ class TiffSeries:
         self._description = None if value_unit is None else f"values in {value_unit}; pixel size {pixel_size_m:g} m"
         self._max_file_bytes = max_file_bytes
         self._writer: tifffile.TiffWriter | None = None
+        self._file: _PageFile | None = None
         self._page = 0
         self.names: list[str] = []
 
     def append(self, pages: NDArray[Any]) -> Place:
         """Write (N, H, W) pages and flush them to the system. Raises OSError when the disk refuses."""
         needed = pages.nbytes + len(pages) * MAX_TAG_BYTES
-        if self._writer is not None and self._writer.filehandle.tell() + needed > self._max_file_bytes:
+        if self._file is not None and self._file.tell() + needed > self._max_file_bytes:
             self.close()
-        if self._writer is None:
+        if self._file is None:
             self._open_next()
-        assert self._writer is not None
+        assert self._writer is not None and self._file is not None
         place = Place(self.names[-1], self._page, tuple(self._append_page(self._writer, page) for page in pages))
-        self._writer.filehandle.flush()
+        self._file.flush()
         self._page += len(pages)
         return place
 
     def fileno(self) -> int | None:
         """The descriptor to make durable, or None before the first page."""
-        return None if self._writer is None else self._writer.filehandle.fileno()
+        return None if self._file is None else self._file.descriptor()
 
     def close(self) -> None:
         """Make the present file durable and close it."""
-        if self._writer is not None:
-            os.fsync(self._writer.filehandle.fileno())
-            self._writer.close()
-            self._writer = None
+        writer, file, self._writer, self._file = self._writer, self._file, None, None
+        if writer is not None and file is not None:
+            try:
+                writer.close()
+                file.flush()
+                os.fsync(file.descriptor())
+            finally:
+                file.close()
 
     def _open_next(self) -> None:
         name = f"{self._stem}-{len(self.names):04d}.tif"
-        self._writer = tifffile.TiffWriter(self._folder / (name + self._suffix), bigtiff=False, byteorder="<")
+        self._file = _PageFile(io.FileIO(str(self._folder / (name + self._suffix)), "w"))
+        self._writer = tifffile.TiffWriter(self._file, bigtiff=False, byteorder="<")
         self.names.append(name)
         self._page = 0
+        sync_folder(self._folder)
 
     def _append_page(self, writer: tifffile.TiffWriter, image: NDArray[Any]) -> int:
         written = writer.write(
@@ -101,34 +113,39 @@ class TiffSeries:
         return int(written[0])
 
 
+class _PageFile(io.BufferedWriter):
+    """numpy writes arrays into a file's descriptor through C's buffered output, which loses the error of its last
+    block: a full disk would go unnoticed. To a file that shows no descriptor, bytes are written."""
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("write bytes")
+
+    def descriptor(self) -> int:
+        return super().fileno()
+
+
 def read_pages(folder: Path, place: Place, shape: Sequence[int], dtype: str) -> NDArray[Any]:
-    """The pages at `place` as (N, H, W). Raises `BadInput` when the file is too short."""
+    """The pages at `place` as (N, H, W). Never asks for more memory than the file has bytes.
+
+    Raises `BadInput` when the file is missing, too short or unreadable, or when pages overlap.
+    """
     page_shape = tuple(shape[-2:])
     little_endian = np.dtype(dtype).newbyteorder("<")
     count = page_shape[0] * page_shape[1]
-    images = np.empty((len(place.offsets), *page_shape), dtype)
-    with (folder / place.file).open("rb") as file:
-        for image, offset in zip(images, place.offsets, strict=True):
-            file.seek(offset)
-            pixels = np.fromfile(file, little_endian, count)
-            if pixels.size != count:
+    page_bytes = count * little_endian.itemsize
+    starts, ends = place.offsets, (0, *(offset + page_bytes for offset in place.offsets))
+    if any(start < end for start, end in zip(starts, ends, strict=False)):
+        raise BadInput(f"pages of {folder / place.file} would overlap at bytes {starts}: their place is damaged")
+    try:
+        with (folder / place.file).open("rb") as file:
+            if os.fstat(file.fileno()).st_size < ends[-1]:
                 raise BadInput(f"{folder / place.file} ends inside page {place.page}; try `eclips repair`")
-            image[...] = pixels.reshape(page_shape)
+            images = np.empty((len(starts), *page_shape), dtype)
+            for image, offset in zip(images, starts, strict=True):
+                file.seek(offset)
+                image[...] = np.fromfile(file, little_endian, count).reshape(page_shape)
+    except FileNotFoundError:
+        raise BadInput(f"{folder / place.file} is missing: bring it back from a copy") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{folder / place.file} cannot be read: {error}") from error
     return images
-
-
-def cut_after_page(path: Path, pages: int, end_of_data: int) -> None:
-    """Make `path` end after its first `pages` pages, whose pixels end at byte `end_of_data`: a torn tail is cut and
-    the last page's next-page pointer closed. The file is in classic little-endian form, as `TiffSeries` writes it."""
-    with path.open("r+b") as file:
-        pointer, end = 4, end_of_data
-        for _ in range(pages):
-            file.seek(pointer)
-            (directory,) = struct.unpack("<I", file.read(4))
-            file.seek(directory)
-            (tags,) = struct.unpack("<H", file.read(2))
-            pointer = directory + 2 + 12 * tags
-            end = max(end, pointer + 4)
-        file.seek(pointer)
-        file.write(struct.pack("<I", 0))
-        file.truncate(end)

@@ -8,44 +8,31 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from acquisition import wire
-from acquisition.errors import RecordingFailed, RequestRefused
+from acquisition.errors import EclipsError, RecordingFailed
 from acquisition.frames import Event, Frame, Result, RunFinished, RunStarted, StateSample, checksum
 from acquisition.instrument import Instrument
-from acquisition.recording.journal import encode_line
-from acquisition.recording.manifest import INSTRUMENT, JOURNAL, Manifest, write_manifest
+from acquisition.recording.disk import Reserve
+from acquisition.recording.journal import Journal, encode_line
+from acquisition.recording.manifest import INSTRUMENT, JOURNAL, Manifest, replace_file, sync_folder, write_manifest
 from acquisition.recording.manifest import SCHEMA as RECORDING_SCHEMA
-from acquisition.recording.tiff_series import Place, TiffSeries
+from acquisition.recording.repair import cut_torn_tails
+from acquisition.recording.tiff_series import PLACE, Place, TiffSeries
 
 log = logging.getLogger(__name__)
 
 SYNC_INTERVAL_S = 0.25
-SPARE_BYTES = 200 * 1024 * 1024
-_PLACE = TypeAdapter(Place)
 
 Acknowledge = Callable[[int], None]
 """Called with the last sequence number whose page and journal line are durable; from the recorder's own thread."""
-
-
-def check_disk_space(folder: Path, shape: tuple[int, int, int], frames: int | None) -> None:
-    """Raise `RequestRefused` unless `folder` has room for the expected frames and their heights (one if unknown)."""
-    segments, height, width = shape
-    needed = SPARE_BYTES + (frames or 1) * height * width * (2 * segments + 2 * 4)
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise RequestRefused(
-            f"{needed / 1e9:.1f} GB are needed in {folder} for {frames or 1} frames and their heights, "
-            f"{free / 1e9:.1f} GB are free: make room, ask for fewer frames, or set another runs folder"
-        )
 
 
 class Recorder:
@@ -54,7 +41,7 @@ class Recorder:
     def __init__(
         self, folder: Path, run: RunStarted, instrument: Instrument, acknowledge: Acknowledge, *, simulated: bool
     ) -> None:
-        """Makes `folder`, which must not exist, with manifest, instrument file and an empty journal."""
+        """Makes `folder`, which must not exist, with instrument file, journal and, last of all, manifest."""
         self.folder = folder
         self.run = run
         self.manifest = Manifest(
@@ -72,23 +59,17 @@ class Recorder:
         )
         self._acknowledge = acknowledge
         self._lock = threading.RLock()
+        self._syncing = threading.Lock()
         self._heights_done: set[int] = set()
         self._sequences: list[int] = []
         self._acknowledged: int | None = None
         self._digest = xxhash.xxh3_64()
         self._failure: BaseException | None = None
-        try:
-            folder.mkdir(parents=True)
-            write_manifest(folder, self.manifest)
-            (folder / INSTRUMENT).write_text(instrument.to_toml(), encoding="utf-8")
-            self._journal = (folder / JOURNAL).open("ab")
-        except OSError as error:
-            raise RecordingFailed(f"{folder} cannot be made: {error}") from error
+        self._begin(instrument)
         pixel_size_m = run.optics.pixel_size_m
         self._frames = TiffSeries(folder, "frames", pixel_size_m)
         self._truth = TiffSeries(folder, "truth", pixel_size_m, value_unit="metres")
         self._heights = TiffSeries(folder, "heights", pixel_size_m, value_unit="metres")
-        self._log(wire.to_tree(run))
         self._unsynced = threading.Event()
         self._closing = threading.Event()
         self._syncer = threading.Thread(target=self._sync_loop, name="recorder-sync", daemon=True)
@@ -98,9 +79,9 @@ class Recorder:
         """Raises `RecordingFailed` when this frame, or making an earlier one durable, failed."""
         with self._guard():
             place = self._frames.append(frame.images)
-            line = {**wire.to_tree(frame.header), "place": _PLACE.dump_python(place, mode="json")}
+            line = {**wire.to_tree(frame.header), "place": PLACE.dump_python(place, mode="json")}
             if truth_m is not None:
-                line["truth"] = _PLACE.dump_python(self._truth.append(truth_m[np.newaxis]), mode="json")
+                line["truth"] = PLACE.dump_python(self._truth.append(truth_m[np.newaxis]), mode="json")
             self._log(line)
             self._sequences.append(frame.header.sequence)
             self._digest.update(frame.header.xxh3.encode())
@@ -131,6 +112,7 @@ class Recorder:
             self._log(wire.to_tree(finished))
             self._frames.close()
             self._truth.close()
+        with self._disk():
             self._sync()
         self.manifest = self.manifest.changed(
             frames=finished.frames, last_sequence=finished.last_sequence, digest=finished.digest, reason=finished.reason
@@ -152,70 +134,129 @@ class Recorder:
         return len(self._sequences)
 
     def close(self, status: str, reason: str = "") -> None:
-        """Make all durable and set the final status. Harmless when closed."""
+        """Make all durable and set the final status. Harmless when closed.
+
+        What a disk that failed left torn is cut off, and the run is then `incomplete` whatever was asked for; raises
+        `RecordingFailed` when that is not what was asked for, or not even the manifest can be written.
+        """
         if self._closing.is_set():
             return
         self._closing.set()
         self._unsynced.set()
         self._syncer.join()
-        self._sync()
-        with self._lock:
-            for series in (self._frames, self._truth, self._heights):
-                series.close()
-            self._journal.close()
+        with suppress(RecordingFailed), self._disk():
+            self._sync()
+        for part in (self._frames, self._truth, self._heights, self._journal):
+            with suppress(RecordingFailed), self._disk():
+                part.close()
+        self._reserve.give_back()
+        asked, failure = status, self._failure
+        if failure is not None:
+            status, reason = "incomplete", reason or f"it could not be written: {failure}"
+            self._cut_torn_tails()
         self.manifest = self.manifest.changed(
             status=status, reason=reason or self.manifest.reason, frames=self.frames, digest=self.digest
         )
         write_manifest(self.folder, self.manifest)
+        if status != asked:
+            raise RecordingFailed(f"{self.folder} is {status}, not {asked}: {reason}") from failure
+
+    def _begin(self, instrument: Instrument) -> None:
+        """The manifest comes last: a folder that has one has all that a run needs."""
+        try:
+            self.folder.mkdir(parents=True)
+        except OSError as error:
+            raise RecordingFailed(f"{self.folder} cannot be made: {error}") from error
+        try:
+            self._reserve = Reserve(self.folder)
+            replace_file(self.folder / INSTRUMENT, instrument.to_toml().encode())
+            self._journal = Journal(self.folder / JOURNAL)
+            self._log(wire.to_tree(self.run))
+            write_manifest(self.folder, self.manifest)
+            sync_folder(self.folder.parent)
+        except (OSError, EclipsError) as error:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise RecordingFailed(f"{self.folder} cannot be made: {error}") from error
 
     def _log(self, tree: Mapping[str, Any]) -> None:
         with self._lock:
-            self._journal.write(encode_line(tree))
-            self._journal.flush()
+            self._journal.append(encode_line(tree))
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
-        """Hold the lock, turn disk errors into `RecordingFailed` for this and every later call, wake the syncer."""
+        """Hold the lock, refuse after a failure, wake the syncer."""
         with self._lock:
             if self._failure is not None:
                 raise RecordingFailed(f"{self.folder} could not be written: {self._failure}")
-            try:
+            with self._disk():
                 yield
-            except OSError as error:
-                self._failure = error
-                raise RecordingFailed(f"{self.folder} cannot be written: {error}") from error
         self._unsynced.set()
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        """Turn disk errors into `RecordingFailed` for this and every later call."""
+        try:
+            yield
+        except OSError as error:
+            self._failure = self._failure or error
+            raise RecordingFailed(f"{self.folder} cannot be written: {error}") from error
 
     def _sync_loop(self) -> None:
         while not self._closing.is_set():
             self._unsynced.wait()
             self._unsynced.clear()
             try:
-                self._sync()
-            except OSError as error:
-                self._failure = error
+                with self._disk():
+                    self._sync()
+            except RecordingFailed:
                 return
             self._closing.wait(SYNC_INTERVAL_S)
 
     def _sync(self) -> None:
-        """Make what has been written durable, then acknowledge it. The lock is not held while the disk works."""
-        with self._lock:
-            last = self._sequences[-1] if self._sequences else None
-            streams = [series.fileno() for series in (self._frames, self._truth, self._heights)]
-            descriptors = [os.dup(d) for d in (*streams, self._journal.fileno()) if d is not None]
+        """Make what has been written durable, then acknowledge it. The lock is not held while the disk works.
+
+        A system tells of lost data once and then reports success: after any failure nothing is acknowledged again.
+        """
+        with self._syncing:
+            with self._lock:
+                self._refuse_after_failure()
+                last = self._sequences[-1] if self._sequences else None
+                streams = [series.fileno() for series in (self._frames, self._truth, self._heights)]
+                descriptors = [os.dup(d) for d in (*streams, self._journal.fileno()) if d is not None]
+            try:
+                for descriptor in descriptors:
+                    (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(descriptor)
+            except OSError as error:
+                self._failure = self._failure or error
+                raise
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+            with self._lock:
+                self._refuse_after_failure()
+            if last is not None and last != self._acknowledged:
+                self._acknowledged = last
+                self._tell_acknowledged(last)
+
+    def _refuse_after_failure(self) -> None:
+        if self._failure is not None:
+            raise OSError(f"an earlier failure: {self._failure}")
+
+    def _tell_acknowledged(self, last: int) -> None:
         try:
-            for descriptor in descriptors:
-                (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(descriptor)
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
-        if last is not None and last != self._acknowledged:
-            self._acknowledged = last
             self._acknowledge(last)
+        except Exception:  # whoever listens may fail in any way; the recording goes on
+            log.exception("acknowledging frame %d of %s", last, self.folder)
+
+    def _cut_torn_tails(self) -> None:
+        try:
+            cut_torn_tails(self.folder)
+        except (EclipsError, OSError) as error:
+            log.warning("the torn end of %s stays until `eclips repair`: %s", self.folder, error)
 
 
 def result_line(result: Result, place: Place) -> dict[str, Any]:
     """The journal line of a height. Figures that are not finite are left out: JSON has no number for them."""
     tree = wire.to_tree(result.header)
     tree["figures"] = {name: value for name, value in tree["figures"].items() if math.isfinite(value)}
-    return {**tree, "height_xxh3": checksum(result.height_m), "place": _PLACE.dump_python(place, mode="json")}
+    return {**tree, "height_xxh3": checksum(result.height_m), "place": PLACE.dump_python(place, mode="json")}

@@ -22,7 +22,7 @@ from acquisition.recording import RecordedRun
 from acquisition.recording import repair as repair_run
 from acquisition.recording import verify as verify_run
 from acquisition.recording.offline import record_offline
-from acquisition.recording.repair import Verification
+from acquisition.recording.verification import Verification, name_spans
 from acquisition.stamping import optics_of, start_run
 from hardware_drivers.catalog import MOL_PER_S_PER_SCCM
 from hardware_drivers.tiff_folder import ImageSet, read_image_sets
@@ -135,7 +135,9 @@ def repair(run: RunArgument, as_json: AsJson = False) -> None:
     """
     found = repair_run(run)
     if not as_json:
-        say(f"{run}: {found.frames} whole frames, {found.heights} heights; status {RecordedRun(run).manifest.status}")
+        say(f"{run}: {_holds(found)}; status {RecordedRun(run).manifest.status}")
+        for mended in found.mended or ("nothing had to be mended",):
+            say(f"  {mended}")
         for finding in found.findings:
             say(f"  still: {finding}")
     else:
@@ -243,12 +245,18 @@ def _reprocessed_tree(done: Reprocessed) -> dict[str, object]:
 
 def _tell(run: Path, found: Verification, as_json: bool) -> None:
     if as_json:
-        say_json({"ok": found.ok, "frames": found.frames, "heights": found.heights, "findings": list(found.findings)})
+        tree = {"ok": found.ok, "frames": found.frames, "heights": found.heights, "findings": list(found.findings)}
+        say_json(tree | ({"mended": list(found.mended)} if found.mended else {}))
     else:
-        say(f"{run}: {found.frames} frames, {found.heights} heights, {'all sound' if found.ok else 'NOT sound'}")
+        say(f"{run}: {_holds(found)}, {'all sound' if found.ok else 'NOT sound'}")
         for finding in found.findings:
             say(f"  {finding}")
     raise typer.Exit(0 if found.ok else 1)
+
+
+def _holds(found: Verification) -> str:
+    named = f" ({name_spans(found.sequences)})" if found.sequences else ""
+    return f"{found.frames} frames{named}, {found.heights} heights"
 
 
 def _told(sets: Sequence[ImageSet]) -> str:

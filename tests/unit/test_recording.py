@@ -9,57 +9,13 @@ import numpy as np
 import pytest
 import tifffile
 
-from acquisition.clock import SystemClock
 from acquisition.errors import BadInput, RecordingFailed, RequestRefused
-from acquisition.frames import Frame, FrameHeader, Optics, Result, ResultHeader, RunFinished, RunStarted, checksum
 from acquisition.instrument import four_quadrant
 from acquisition.recording import RecordedRun, Recorder, repair, verify
+from acquisition.recording.disk import check_disk_space
 from acquisition.recording.heights import put_heights_in_order, replace_heights
 from acquisition.recording.tiff_series import TiffSeries
-from acquisition.recording.writer import check_disk_space
-
-SHAPE = (4, 24, 32)
-OPTICS = Optics(5e-9, 8e-3, 1e4, 1e-6, 0.0, "calibration")
-
-
-def run_started(run_id: str = "run") -> RunStarted:
-    now = SystemClock().now()
-    return RunStarted(run_id, "test", 0, now.monotonic_ns, now.utc_ns, SHAPE, "uint16", OPTICS, {}, None, "")
-
-
-def frame(sequence: int) -> Frame:
-    images = np.random.default_rng(sequence).integers(0, 65536, SHAPE, dtype=np.uint16)
-    header = FrameHeader(
-        "run", "test", sequence, sequence, sequence, 0, 1, None, SHAPE, "uint16", checksum(images), OPTICS
-    )
-    return Frame(header, images)
-
-
-def result(sequence: int, model: str = "classical") -> Result:
-    height_m = np.full(SHAPE[1:], sequence * 1e-9, np.float32)
-    header = ResultHeader("run", "test", sequence, 0, 0, model, {}, "CPU", "c", 5e-9, {"bad": float("nan")}, {})
-    return Result(header, {"height": height_m})
-
-
-def record(folder: Path, frames: int, heights: list[int], acknowledged: list[int] | None = None) -> Recorder:
-    recorder = Recorder(
-        folder,
-        run_started(),
-        four_quadrant(),
-        (acknowledged if acknowledged is not None else []).append,
-        simulated=True,
-    )
-    for sequence in range(frames):
-        recorder.write_frame(frame(sequence), np.full(SHAPE[1:], sequence, np.float32))
-    for sequence in heights:
-        assert recorder.write_result(result(sequence)) == ""
-    return recorder
-
-
-def finish(recorder: Recorder) -> None:
-    n = recorder.frames
-    recorder.finish_frames(RunFinished("run", "test", 0, 0, 0, n, n - 1, "asked", recorder.digest))
-    recorder.close("complete")
+from recordings import finish, frame, record, result, run_started
 
 
 def test_frames_truth_and_heights_come_back_bit_for_bit(tmp_path: Path) -> None:
@@ -171,7 +127,7 @@ def test_gaps_are_told_exactly(tmp_path: Path) -> None:
     for sequence in (0, 1, 5):
         recorder.write_frame(frame(sequence))
     finish(recorder)
-    assert "frames 2 to 4 are missing" in verify(tmp_path / "run").findings
+    assert any(found.startswith("frames 2 to 4 are missing") for found in verify(tmp_path / "run").findings)
 
 
 def test_an_existing_folder_is_not_overwritten(tmp_path: Path) -> None:
