@@ -18,7 +18,7 @@ from acquisition.recording import RecordedRun
 from inference.forward_model import render
 from inference.pipeline import Pipeline
 from service.benchmarks.frames import frame_of
-from service.benchmarks.measured import Measured, tell_progress
+from service.benchmarks.measured import Measured, Report, Request, tell_progress
 from service.settings import environment_with_runs
 
 PORTS = {"data_port": 5691, "state_port": 5692, "control_port": 5693}
@@ -26,38 +26,43 @@ SERVE_PORT = 8091
 FRAMES = {512: (24, 48), 1024: (10, 24)}
 
 
-def measure(quick: bool, data: Path | None) -> Mapping[str, Measured]:
-    """Rows of [live]. Frames a second count from the first to the last recorded height of a replay at full speed."""
+def measure(request: Request) -> Report:
+    """Rows of [live] for the first of the request's sets. Frames a second count from the first to the last recorded
+    height of a replay at full speed."""
+    model = request.models[0]
     rows: dict[str, Measured] = {}
     with tempfile.TemporaryDirectory(prefix="eclips-bench-") as folder:
         for size, counts in FRAMES.items():
-            frames = counts[0] if quick else counts[1]
+            frames = counts[0] if request.quick else counts[1]
             tell_progress(f"replay of {frames} frames of {size} x {size}")
-            fps, start_s = _replay(Path(folder), size, frames)
-            conditions = (
-                f"{frames} frames of 4 x {size} x {size}, {os.cpu_count()} cores, replay at full speed, recorded"
+            fps, start_s = _replay(Path(folder), size, frames, model)
+            rows[f"fps_{size}"] = Measured(
+                fps,
+                f"set {model}, {frames} frames of 4 x {size} x {size}, {os.cpu_count()} cores, replay at full speed, "
+                "recorded",
             )
-            rows[f"fps_{size}"] = Measured(fps, conditions)
             if size == 512:
                 rows["start_to_first_height_s"] = Measured(
-                    start_s, f"eclips replay, {size} x {size}, process start included"
+                    start_s, f"set {model}, eclips replay, {size} x {size}, process start included"
                 )
-            if size == 1024 and not quick:
-                bare = _bare_fps(size)
+            if size == 1024 and not request.quick:
+                bare, loading_s = _bare(size, model)
                 rows["service_overhead_pct"] = Measured(
                     100.0 * (1.0 - fps / bare),
-                    f"{fps:.2f} frames/s of the whole chain against {bare:.2f} of the peer, {size} x {size}",
+                    f"{fps:.2f} frames/s of the whole chain against {bare:.2f} of the peer, {size} x {size}; the peer "
+                    f"loads the set in {loading_s:.2f} s",
                     peer="the graphs alone in one process",
                     peer_value=0.0,
                 )
-    return rows
+    return Report(rows)
 
 
-def _replay(folder: Path, size: int, frames: int) -> tuple[float, float]:
+def _replay(folder: Path, size: int, frames: int, model: str) -> tuple[float, float]:
     """Frames a second to recorded height, and seconds from the command to the first height."""
     config, runs, source = folder / "bench.toml", folder / f"runs-{size}", folder / f"source-{size}"
     ports = "\n".join(f"{name} = {port}" for name, port in PORTS.items())
-    config.write_text(f"[stream]\n{ports}\n[serve]\nport = {SERVE_PORT}\n", encoding="utf-8")
+    tables = f'[stream]\n{ports}\n[serve]\nport = {SERVE_PORT}\n[inference]\nmodel = "{model}"\n'
+    config.write_text(tables, encoding="utf-8")
     environment = environment_with_runs(runs)
     eclips = [sys.executable, "-m", "service.cli"]
     make = [*eclips, "simulate", "--frames", str(frames), "--size", str(size), "--out", str(source)]
@@ -71,16 +76,19 @@ def _replay(folder: Path, size: int, frames: int) -> tuple[float, float]:
     return (frames - 1) / ((times_ns[-1] - times_ns[0]) / 1e9), (times_ns[0] - began_ns) / 1e9
 
 
-def _bare_fps(size: int) -> float:
-    """The same work without stream, recording and service."""
-    instrument, pipeline = four_quadrant(), Pipeline()
+def _bare(size: int, model: str) -> tuple[float, float]:
+    """Frames a second of the same work without stream, recording and service, and seconds to load the graphs."""
+    loading = time.perf_counter()
+    pipeline = Pipeline(model)
+    loading_s = time.perf_counter() - loading
+    instrument = four_quadrant()
     images = render(np.zeros((size, size)), instrument, np.random.default_rng(0))
     frame = frame_of(images, instrument, "bare")
     pipeline.reconstruct(frame, instrument)
     began = time.perf_counter()
     for _ in range(8):
         pipeline.reconstruct(frame, instrument)
-    return 8 / (time.perf_counter() - began)
+    return 8 / (time.perf_counter() - began), loading_s
 
 
 def _run(command: list[str], environment: Mapping[str, str]) -> None:

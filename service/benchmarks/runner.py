@@ -31,12 +31,6 @@ Drawing = Callable[[Path, bool, Path | None], list[Path]]
 # A benchmark is imported when it runs: what it needs is slow to load and partly an extra.
 
 
-def _live(quick: bool, data: Path | None) -> Mapping[str, Measured]:
-    from service.benchmarks import live
-
-    return live.measure(quick, data)
-
-
 def _imprint(quick: bool, data: Path | None) -> Mapping[str, Measured]:
     from service.benchmarks import imprint
 
@@ -53,6 +47,12 @@ def _effects(quick: bool, data: Path | None) -> Mapping[str, Measured]:
     from service.benchmarks import effects
 
     return effects.measure(quick, data)
+
+
+def _live(request: Request) -> Report:
+    from service.benchmarks import live
+
+    return live.measure(request)
 
 
 def _accuracy(request: Request) -> Report:
@@ -86,12 +86,18 @@ def _vision_field(folder: Path, quick: bool, data: Path | None) -> list[Path]:
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
-    "live": _live,
     "imprint": _imprint,
     "physics": _physics,
     "effects": _effects,
 }
-JUDGES: Mapping[str, Judge] = {"accuracy": _accuracy, "integrators": _integrators, "ablations": _ablations}
+JUDGES: Mapping[str, Judge] = {
+    "live": _live,
+    "accuracy": _accuracy,
+    "integrators": _integrators,
+    "ablations": _ablations,
+}
+UNDRAWN = ("live", "ablations")
+"""Judges whose figures are no pictures."""
 DRAWINGS: Mapping[str, Drawing] = {"physics": _vision_field, "effects": _effects_picture}
 
 
@@ -107,8 +113,9 @@ def run_benchmark(
     for the rows and the others for the spread; none is the default one. Raises `BadInput` for what isn't known."""
     if what not in (*BENCHMARKS, *JUDGES):
         raise BadInput(f"benchmark {what!r} is unknown; known: {', '.join((*BENCHMARKS, *JUDGES))}")
-    if pictures is not None and what not in (*DRAWINGS, *JUDGES):
-        raise BadInput(f"benchmark {what!r} has no pictures; those that have: {', '.join((*DRAWINGS, *JUDGES))}")
+    drawn = [name for name in (*DRAWINGS, *JUDGES) if name not in UNDRAWN]
+    if pictures is not None and what not in drawn:
+        raise BadInput(f"benchmark {what!r} has no pictures; those that have: {', '.join(drawn)}")
     if models and what not in JUDGES:
         raise BadInput(f"benchmark {what!r} judges no model set; those that do: {', '.join(JUDGES)}")
     targets = tomllib.loads(ROWS_FILE.read_text(encoding="utf-8"))[what]
