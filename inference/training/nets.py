@@ -101,8 +101,8 @@ NETS: Mapping[str, Net] = {
         slot="vft",
         lesson=lambda folder: VftLesson(),
         export=_export_vft,
-        recipe=Recipe(samples=100_000, width=16, depth=1, muon=False),
-        quick=Recipe(samples=768, width=8, depth=1, muon=False, validation_batches=4),
+        recipe=Recipe(samples=100_000, width=16, depth=1, muon=False, adam_rate=2e-3),
+        quick=Recipe(samples=768, width=8, depth=1, muon=False, adam_rate=2e-3, validation_batches=4),
         data="exact horizons on fourteen families of surfaces, up to five times as steep, 64 detector geometries",
     ),
     "finetune": Net(

@@ -17,6 +17,7 @@ from acquisition.instrument import four_quadrant
 from acquisition.recording import RecordedRun
 from inference.forward_model import render
 from inference.pipeline import Pipeline
+from inference.registry import find_model_set
 from service.benchmarks.frames import frame_of
 from service.benchmarks.measured import Measured, Report, Request, tell_progress
 from service.settings import environment_with_runs
@@ -28,8 +29,8 @@ FRAMES = {512: (24, 48), 1024: (10, 24)}
 
 def measure(request: Request) -> Report:
     """Rows of [live] for the first of the request's sets. Frames a second count from the first to the last recorded
-    height of a replay at full speed."""
-    model = request.models[0]
+    height of a replay at full speed. Raises `BadInput` for a set that is not installed."""
+    model = find_model_set(request.models[0]).name
     rows: dict[str, Measured] = {}
     with tempfile.TemporaryDirectory(prefix="eclips-bench-") as folder:
         for size, counts in FRAMES.items():

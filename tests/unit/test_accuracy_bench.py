@@ -261,8 +261,8 @@ def test_judges_are_asked_once_for_rows_table_and_pictures(
     run_benchmark("integrators", True, None, None, tmp_path / "pictures", ("a", "b"))
     assert asked == [Request(True, None, ("a", "b"))]
     assert "drawn.png" in capsys.readouterr().out
-    with pytest.raises(BadInput, match="'live' judges no model set"):
-        run_benchmark("live", True, None, None, models=("a",))
+    with pytest.raises(BadInput, match="'physics' judges no model set"):
+        run_benchmark("physics", True, None, None, models=("a",))
 
 
 def test_rows_that_could_not_be_measured_say_why() -> None:
@@ -293,7 +293,7 @@ def test_a_pass_becomes_the_quick_rows_a_table_and_pictures(
     assert isinstance(row, Measured) and row.value == 1.0 and "model set seed-2 is not installed" in row.conditions
     assert report.table is not None and report.table.row_count == 4 and report.draw is not None
     files = report.draw(tmp_path)
-    assert len(files) == 5 and all(file.stat().st_size > 500 for file in files)
+    assert len(files) == 6 and all(file.stat().st_size > 500 for file in files)
     lines = (tmp_path / "accuracy.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 1 + 4 * len((CLASSICAL, SMOOTHED, FC, PCA))
 

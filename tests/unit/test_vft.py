@@ -78,7 +78,8 @@ def lesson_of_walls() -> dict[str, torch.Tensor]:
 
 
 def test_steps_lower_the_losses_on_what_they_see() -> None:
-    run = Run(VftLesson(), Recipe(samples=100_000, size_px=32, batch=4, width=8, depth=1, muon=False, hard_every=0))
+    tiny = Recipe(100_000, size_px=32, batch=4, width=8, depth=1, muon=False, adam_rate=2e-3, hard_every=0)
+    run = Run(VftLesson(), tiny)
     seen, totals = lesson_of_walls(), []
     run.samples = 10_000
     for _ in range(30):
