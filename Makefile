@@ -7,16 +7,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?=
 
-.PHONY: run test soak check system-programs clean
+.PHONY: run test test-page test-rest soak check system-programs clean
 
 run: $(VENV)/installed
 	$(BIN)/eclips up $(if $(CONFIG),--config $(CONFIG))
 
-# A process for each core, so one thread for each; the browser's driver wants one for itself.
-test: export OMP_NUM_THREADS = 1
 test: $(VENV)/installed-for-tests system-programs check
-	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/browser
+	$(MAKE) -j 2 test-page test-rest
+
+# Side by side, so one thread for each; the browser's driver wants a process for itself.
+test-page test-rest: export OMP_NUM_THREADS = 1
+
+test-page:
 	$(BIN)/pytest tests/browser
+
+test-rest:
+	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/browser
 
 soak: $(VENV)/installed-for-tests
 	ECLIPS_SOAK_ROUNDS=100 $(BIN)/pytest -m soak --timeout 3600
