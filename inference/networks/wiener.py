@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from inference.networks.poisson import cosines, divergence, eigenvalues, slopes_of
 
-MODES_AROUND = 9
+MODES_AROUND = 9, 15
+FINE_FROM = 10
 SUSPECTED = 1.15
 LEAST_POWER = 1e-20
 LEAST_PASSED = 1e-3
@@ -32,8 +33,8 @@ def filtered(p: Tensor, q: Tensor, variance: Tensor, beam_sigma_px: Tensor, aspe
     """Slopes on the staggered grid, means of two pixels' each of which has the (B,) `variance`, without what is noise.
 
     N. Wiener's filter (Extrapolation, Interpolation, and Smoothing (1949)) over the cosine modes of the surface, whose
-    power is measured as the mean of 9 x 9 modes around, so that gratings and terraces keep their direction; noise is
-    assumed a little larger than it is, as any of it that stays would look like relief. Where hardly any noise is, what
+    power is measured as the mean of 9 x 9 modes around, of 15 x 15 where they are finer, so that gratings and terraces
+    keep their direction; noise is assumed a little larger than it is, as any of it that stays would look like relief. Where hardly any noise is, what
     pixels, their means and the beam have weakened is strengthened again. No number here is learned.
     """
     rows, columns = p.shape[1], q.shape[2]
@@ -63,7 +64,15 @@ def filtered(p: Tensor, q: Tensor, variance: Tensor, beam_sigma_px: Tensor, aspe
 
 
 def _around(power: Tensor) -> Tensor:
-    """Means over the modes around each, of those that are."""
-    half = MODES_AROUND // 2
-    lines = functional.avg_pool2d(power, (1, MODES_AROUND), 1, (0, half), count_include_pad=False)
-    return functional.avg_pool2d(lines, (MODES_AROUND, 1), 1, (half, 0), count_include_pad=False)
+    """Means over the modes around each, of those that are: few where power falls steeply."""
+    rows, columns = (torch.arange(count).to(power.dtype) for count in power.shape[1:])
+    from_coarsest = torch.sqrt(rows[:, None] ** 2 + columns**2)
+    fine = (from_coarsest / FINE_FROM - 1.0).clamp(0.0, 1.0)
+    coarse_mean, fine_mean = (_mean_of(power, count) for count in MODES_AROUND)
+    return coarse_mean + fine * (fine_mean - coarse_mean)
+
+
+def _mean_of(power: Tensor, count: int) -> Tensor:
+    half = count // 2
+    lines = functional.avg_pool2d(power, (1, count), 1, (0, half), count_include_pad=False)
+    return functional.avg_pool2d(lines, (count, 1), 1, (half, 0), count_include_pad=False)

@@ -39,19 +39,19 @@ class Recipe:
     takes the hidden matrices too, at its own rate.
     """
 
-    samples: int = 130_000
+    samples: int = 150_000
     size_px: int = 96
-    batch: int = 8
+    batch: int = 16
     width: int = 32
     depth: int = 5
     blocks: int = 2
     muon: bool = True
-    muon_rate: float = 1.5e-3
-    adam_rate: float = 5e-4
+    muon_rate: float = 2e-3
+    adam_rate: float = 7e-4
     decay: float = 1e-3
     hard_every: int = 4
     seed: int = 1
-    validation_batches: int = 24
+    validation_batches: int = 12
 
 
 class Lesson(Protocol):
