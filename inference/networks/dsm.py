@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,28 +15,40 @@ from inference.networks.unet import UNet
 ORDERS = 4
 RINGS = 2
 HARMONICS = 2 * ORDERS - 1
-FEATURES = 8
+AROUND = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
+NEAR_PX, FAR_PX = (1, 2, 3), (4, 6, 8, 12, 16, 24, 32)
+STEEPEST = 4.0
+MOST_POLAR = 1.3
+FEATURES = 5 + len(AROUND)
 SEGMENT_FEATURES = 4
 SIZE_OF_HIDDEN = 0.1
+TRUST_GROWS = 10.0
 BEAM_REACH_PX = 6
 LEAST_SIGMA_PX = 0.05
 LEAST_SHARE = 1e-6
-WIDTHS_PX = (8, 32, 128)
 
 
 class Dsm(nn.Module):
     """Slopes to what each segment sees, as BSESM would render the surface, for any number and placement of segments.
 
     Without shadows a segment's share is linear in the normal, and the beam's width blurs the normal. What the surface
-    hides from the detector is a function of azimuth at each pixel: a U-Net finds its lowest harmonics (twice, for up to
-    two rings), and each segment takes them at its own azimuth, weakened by its width. So the net runs once for all
-    segments. Untrained, and with a sharp beam, it is the `classical` re-rendering.
+    hides from the detector is a function of azimuth at each pixel: it is estimated in eight directions from how steeply
+    the integrated surface rises there, a U-Net corrects its lowest harmonics (twice, for up to two rings), and each
+    segment takes them at its own azimuth, weakened by its width. So the net runs once for all segments. Which polar
+    angles the detector accepts is not in a calibration: a guess is learned. Untrained, and with a sharp beam, the DSM
+    is the `classical` re-rendering.
     """
 
     def __init__(self, width: int = 16, depth: int = 3, blocks: int = 2) -> None:
         super().__init__()
         self.net = UNet(FEATURES, RINGS * HARMONICS, width, depth, blocks)
+        self.trust = nn.Parameter(torch.zeros(()))
+        self.accepts = nn.Sequential(nn.Linear(2, 16), nn.GELU(), nn.Linear(16, 2))
         self.weaken = nn.Sequential(nn.Linear(SEGMENT_FEATURES, 32), nn.GELU(), nn.Linear(32, RINGS * ORDERS))
+        quarter = torch.sinc(torch.arange(ORDERS) / 4.0)  # how a segment of a quarter of a ring weakens each order
+        for layer, start in ((self.accepts[2], torch.zeros(2)), (self.weaken[2], quarter.repeat(RINGS))):
+            nn.init.normal_(layer.weight, std=0.02)
+            layer.bias = nn.Parameter(start)
 
     def forward(
         self,
@@ -64,10 +79,33 @@ class Dsm(nn.Module):
         normal = normals(p, q)
         steady = torch.ones_like(normal[:, 0])
         numbers = torch.stack([steady * beam_sigma_px[:, None, None], steady * swing(response)[:, None, None]], dim=1)
-        hidden = SIZE_OF_HIDDEN * self.net(torch.cat([normal, standing_out(*centred(p, q)), numbers], dim=1))
-        seen = blurred(that_counts(normal, flat_share), beam_sigma_px)
+        lost = self._lost(horizons(integrate(p, q)), normal, response)
+        guess = torch.einsum("hd,bdrc->bhrc", harmonics_of_directions(), lost)
+        guess = torch.stack([-TRUST_GROWS * self.trust * guess, torch.zeros_like(guess)], dim=2).flatten(1, 2)
+        hidden = guess + SIZE_OF_HIDDEN * self.net(torch.cat([normal, lost, numbers], dim=1))
         weights = torch.cat([response, self._harmonics(response)], dim=2)
-        return torch.einsum("bsc,bchw->bshw", weights, torch.cat([seen, hidden], dim=1))
+        seen = torch.einsum("bsc,bchw->bshw", weights, torch.cat([that_counts(normal, flat_share), hidden], dim=1))
+        return blurred(seen, beam_sigma_px)
+
+    def _lost(self, horizon: Tensor, normal: Tensor, response: Tensor) -> Tensor:
+        """(B, 8, H, W) about what part of the flat signal each direction would have, and is hidden."""
+        flat = response[:, :, 2]
+        count = (flat > 0).to(flat.dtype).sum(dim=1)
+        of_all = swing(response)
+        # For small polar angles a segment's swing is two thirds of them, and weaker the wider the segment.
+        swing_of_narrow = of_all / torch.sinc(1.0 / count)
+        inner, outer = self.accepts(torch.stack([swing_of_narrow, 4.0 / count], dim=1)).unbind(1)
+        outer = (1.4 * swing_of_narrow * torch.exp(outer)).clamp(0.05, MOST_POLAR)
+        low, high = torch.sin(0.3 * outer * torch.exp(inner.clamp_max(1.0))) ** 2, torch.sin(outer) ** 2
+        low, high = low[:, None, None, None], high[:, None, None, None]
+        turns = torch.arange(len(AROUND)) * (2.0 * math.pi / len(AROUND))
+        aside = torch.einsum("dc,bcrk->bdrk", torch.stack([torch.cos(turns), -torch.sin(turns)], dim=1), normal[:, :2])
+        upright = normal[:, 2:]
+        steepest = torch.maximum(horizon, -aside / upright)
+        seen = (1.0 / (1.0 + steepest * steepest) - low) / (high - low)
+        steep = (high / (1.0 - high)).sqrt()
+        lit = torch.relu(upright + steep * aside)
+        return (1.0 - seen.clamp(0.0, 1.0)) * lit
 
     def _harmonics(self, response: Tensor) -> Tensor:
         """(B, S, RINGS * HARMONICS): by how much each harmonic of what is hidden counts in each segment."""
@@ -76,7 +114,7 @@ class Dsm(nn.Module):
         ratio = aside / flat.clamp_min(LEAST_SHARE)
         of_all = swing(response)[:, None].expand_as(ratio)
         given = torch.stack([ratio, 4.0 * flat, of_all, ratio / of_all], dim=2)
-        weaken = 1.0 + self.weaken(given).unflatten(2, (RINGS, ORDERS))
+        weaken = self.weaken(given).unflatten(2, (RINGS, ORDERS))
         # As seen in the image, 90 degrees at its top. Powers of one unit number, so that no angle is needed.
         cosine, sine = (sign * response[:, :, axis] / aside.clamp_min(1e-9) for axis, sign in ((0, 1.0), (1, -1.0)))
         turned = [(torch.ones_like(cosine), torch.zeros_like(sine))]
@@ -144,19 +182,37 @@ def blurred(maps: Tensor, sigma_px: Tensor) -> Tensor:
     return both.reshape(maps.shape)
 
 
-def standing_out(across: Tensor, down: Tensor) -> Tensor:
-    """(B, 3, H, W) heights against their means over ever wider surroundings, in units of their width.
+def harmonics_of_directions() -> Tensor:
+    """(HARMONICS, 8) that take values around the horizon to the harmonics of `Dsm`."""
+    turns = torch.arange(len(AROUND)) * (2.0 * math.pi / len(AROUND))
+    parts = [torch.ones_like(turns)]
+    for order in range(1, ORDERS):
+        parts += [2.0 * torch.cos(order * turns), 2.0 * torch.sin(order * turns)]
+    return torch.stack(parts) / len(AROUND)
 
-    From slopes at pixels' centres, integrated on a grid half as fine.
-    """
-    rows, columns = across.shape[1:]
-    both = functional.pad(torch.stack([across, down], dim=1), (0, 1, 0, 1), mode="replicate")
-    p, q = (2.0 * slope for slope in functional.avg_pool2d(both, 2).unbind(1))
-    height = integrate(0.5 * (p[:, :, 1:] + p[:, :, :-1]), 0.5 * (q[:, 1:] + q[:, :-1]))[:, None]
-    parts, wide = [], height
-    for width_px in WIDTHS_PX:
-        wide = functional.avg_pool2d(wide, 4, ceil_mode=True, count_include_pad=False)
-        mean = functional.interpolate(wide, size=height.shape[2:], mode="bilinear", align_corners=False)
-        parts.append(((height - mean) / width_px).clamp(-4.0, 4.0))
-    found = functional.interpolate(torch.cat(parts, dim=1), scale_factor=2.0, mode="nearest")
-    return found[:, :, :rows, :columns]
+
+def horizons(height: Tensor) -> Tensor:
+    """(B, 8, H, W) how steeply the surface (B, H, W) rises, from 0 to `STEEPEST`, to the right, top right and so on."""
+    rows, columns = height.shape[1:]
+    padded = functional.pad(height[:, None], (0, 1, 0, 1), mode="replicate")
+    far = rises(functional.avg_pool2d(padded, 2)[:, 0] * 0.5, [step // 2 for step in FAR_PX])
+    wide = functional.interpolate(far, scale_factor=2.0, mode="nearest")[:, :, :rows, :columns]
+    return torch.maximum(rises(height, NEAR_PX), wide).clamp(0.0, STEEPEST)
+
+
+def rises(height: Tensor, steps: Sequence[int]) -> Tensor:
+    """(B, 8, H, W) the steepest of the rises to what stands so many pixels away; beyond the frame it goes on level."""
+    rows, columns = height.shape[1:]
+    reach = max(steps)
+    padded = functional.pad(height[:, None], (reach, reach, reach, reach), mode="replicate")[:, 0]
+    found = []
+    for down, right in AROUND:
+        steepest = None
+        for step in steps:
+            top, left = reach + down * step, reach + right * step
+            there = padded[:, top : top + rows, left : left + columns]
+            rise = (there - height) * (1.0 / (step * math.hypot(down, right)))
+            steepest = rise if steepest is None else torch.maximum(steepest, rise)
+        assert steepest is not None
+        found.append(steepest)
+    return torch.stack(found, dim=1)

@@ -46,19 +46,20 @@ class ScaleNet(nn.Module):
             start_at_zero(head)
 
     def forward(
-        self, features: Tensor, taken: Tensor, slopes: Tensor, variances: Tensor, lit: Tensor
+        self, features: Tensor, taken: Tensor, slopes: Tensor, variances: Tensor, lit: Tensor, unit: Tensor
     ) -> tuple[Tensor, ...]:
         """Of the slopes at pixels that were `taken` away and those that were left, three of (B, 2, H, W): what is given
-        back; what is to be added right of and below each pixel; the logarithm of a factor to the sigmas there."""
+        back; what is to be added right of and below each pixel; the logarithm of a factor to the sigmas there. What is
+        added is told in `unit`s (B, 1, 1, 1), what a slope may be off by: so a clean frame needs no smaller numbers."""
         bands, told = take_apart(taken, slopes, variances, lit, len(self.heads))
         levels = self.body(torch.cat([features, told[0][:, :TOLD_FINEST]], dim=1), told[1:])
         found = torch.zeros_like(bands[-1])
         for level in reversed(range(len(levels))):
             head = self.heads[level](levels[level])
-            found = found + _share(head[:, :2]) * bands[level + 1] + head[:, 2:]
+            found = found + _share(head[:, :2]) * bands[level + 1] + unit * head[:, 2:]
             found = finer(found, bands[level])
         head = inside(self.leave(levels[0]), taken)
-        return found + _share(head[:, :2]) * bands[0], head[:, 2:4], head[:, 4:]
+        return found + _share(head[:, :2]) * bands[0], unit * head[:, 2:4], head[:, 4:]
 
 
 def take_apart(taken: Tensor, slopes: Tensor, variances: Tensor, lit: Tensor, levels: int) -> Scales:

@@ -87,8 +87,9 @@ class SlopeNet(nn.Module):
         at_pixels = torch.stack([_at_pixels(start.p, 2), _at_pixels(start.q, 1)], dim=1)
         left = start.left[:, None, None, None]
         more = at_pixels.clamp(-STEEPEST, STEEPEST), (0.2 * torch.log(left)).expand_as(lit)
+        unit = (mean_variance(features, variances) * start.left).sqrt()[:, None, None, None]
         back, add, log_sigma = self.net(
-            torch.cat([features, *more], dim=1), slopes - at_pixels, at_pixels, variances, lit
+            torch.cat([features, *more], dim=1), slopes - at_pixels, at_pixels, variances, lit, unit
         )
         back_p, back_q = staggered(back)
         sigma_p, sigma_q = staggered_sigma(variances * left)
@@ -101,10 +102,15 @@ class SlopeNet(nn.Module):
 
     def start(self, features: Tensor, slopes: Tensor, variances: Tensor, aspect: Tensor | float) -> Filtered:
         """What the network corrects."""
-        lit = features[:, LIT]
-        share = lit / lit.sum(dim=(1, 2), keepdim=True).clamp_min(1.0)
-        variance = (variances * share.unsqueeze(1)).sum(dim=(1, 2, 3)) * 0.5
+        variance = mean_variance(features, variances)
         return filtered(*staggered(slopes), variance, features[:, BEAM, 0, 0], aspect)
+
+
+def mean_variance(features: Tensor, variances: Tensor) -> Tensor:
+    """(B,) of a slope at a pixel that means something."""
+    lit = features[:, LIT]
+    share = lit / lit.sum(dim=(1, 2), keepdim=True).clamp_min(1.0)
+    return (variances * share.unsqueeze(1)).sum(dim=(1, 2, 3)) * 0.5
 
 
 def classical(found: Moments) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -34,8 +34,9 @@ def filtered(p: Tensor, q: Tensor, variance: Tensor, beam_sigma_px: Tensor, aspe
 
     N. Wiener's filter (Extrapolation, Interpolation, and Smoothing (1949)) over the cosine modes of the surface, whose
     power is measured as the mean of 9 x 9 modes around, of 15 x 15 where they are finer, so that gratings and terraces
-    keep their direction; noise is assumed a little larger than it is, as any of it that stays would look like relief. Where hardly any noise is, what
-    pixels, their means and the beam have weakened is strengthened again. No number here is learned.
+    keep their direction; noise is assumed a little larger than it is, as any of it that stays would look like relief.
+    Where hardly any noise is, what pixels, their means and the beam have weakened is strengthened again. No number here
+    is learned.
     """
     rows, columns = p.shape[1], q.shape[2]
     along_y, along_x = cosines(rows), cosines(columns)

@@ -58,10 +58,10 @@ class AddingNet(nn.Module):
         self.net = UNet(FEATURES + MORE_FEATURES, 4, width, depth, blocks)
 
     def forward(
-        self, features: Tensor, taken: Tensor, slopes: Tensor, variances: Tensor, lit: Tensor
+        self, features: Tensor, taken: Tensor, slopes: Tensor, variances: Tensor, lit: Tensor, unit: Tensor
     ) -> tuple[Tensor, ...]:
         found = self.net(features)
-        return torch.zeros_like(taken), found[:, :2], found[:, 2:]
+        return torch.zeros_like(taken), unit * found[:, :2], found[:, 2:]
 
 
 class UnfilteredNet(SlopeNet):

@@ -20,7 +20,7 @@ from inference.training.run import Recipe
 MOST_SEGMENTS = 8
 UNSURE_SHARE = 0.4
 UNSURE_SIGMAS = (0.003, 0.15)
-LEAST_ERROR = 1e-2
+LEAST_ERROR = 5e-3
 
 
 class DsmLesson:
@@ -55,8 +55,14 @@ class DsmLesson:
         }
 
     def losses(self, net: nn.Module, examples: Examples) -> Mapping[str, Tensor]:
-        error = torch.log(share_errors(*found_and_true(net, examples), examples["response"]) + LEAST_ERROR)
-        return {"shares": error, "hardness": error.detach()}
+        """Relative to what classical re-rendering leaves: squared, so that frames where nothing is hidden don't hold
+        back the others."""
+        found, true = found_and_true(net, examples)
+        with torch.no_grad():
+            linear = of_sum(linear_shares(**given(examples)), true.sum(dim=1, keepdim=True))
+            before = share_errors(linear, true, examples["response"]) ** 2 + LEAST_ERROR**2
+        left = share_errors(found, true, examples["response"]) ** 2 / before
+        return {"shares": left, "hardness": left.detach() * before.sqrt()}
 
     def figures(self, net: nn.Module, held: list[Examples]) -> dict[str, float]:
         """In % of a segment's flat signal: rms over all, the classical re-rendering's, the worst frame's; and the rms

@@ -12,22 +12,20 @@ from inference.forward_model import expected_electrons
 from inference.training.batches import Batch, turned_back, turned_maps
 from inference.training.surfaces.canvas import STEEPEST_RMS_DEG
 
-STEEPENED = (0.7, 5.0)
+MOST_STEEPENED = 20.0
 
 
 def steepened(batch: Batch) -> Tensor:
-    """(B, H, W) heights in pixels, each steepened by a factor of its own, or a little flattened.
+    """(B, H, W) heights in pixels, each steepened by a factor of its own, at most to the steepest that is trained on.
 
     The surfaces of a group come back in several batches: so they are new ones each time, and hide more. What is drawn
     depends on the batch's images alone, so that a run can go on where it stopped.
     """
-    low, high = (math.log(factor) for factor in STEEPENED)
-    drawn = drawn_from(batch).uniform(low, high, len(batch.height))
+    drawn = torch.from_numpy(drawn_from(batch).random(len(batch.height)).astype(np.float32))
     q, p = torch.gradient(batch.height, dim=(1, 2))
-    rms_slope = (p**2 + q**2).mean(dim=(1, 2)).sqrt()
-    steepest = math.tan(math.radians(STEEPEST_RMS_DEG)) / rms_slope.clamp_min(1e-6)
-    factor = torch.minimum(torch.from_numpy(np.exp(drawn).astype(np.float32)), steepest)
-    return batch.height * factor[:, None, None]
+    rms_slope = (p**2 + q**2).mean(dim=(1, 2)).sqrt().clamp_min(1e-6)
+    steepest = (math.tan(math.radians(STEEPEST_RMS_DEG)) / rms_slope).clamp(1.0, MOST_STEEPENED)
+    return batch.height * (steepest**drawn)[:, None, None]
 
 
 def drawn_from(batch: Batch) -> np.random.Generator:

@@ -17,11 +17,11 @@ from inference.registry import MODELS, SLOTS, find_model_set
 from inference.session import OnnxSession
 from inference.training.batches import Batch, Examples
 from inference.training.run import Recipe
-from inference.training.slopes import LEAST_ANGLE
 from inference.training.surface_errors import surface_errors
 
 TAKEN = ("p", "q", "sigma_p", "sigma_q", "rejected", "residual")
 LEAST_HEIGHT_PX = 1e-3
+LEAST_ANGLE = 1e-3
 PHYSICS_WEIGHT = 0.1
 
 

@@ -39,15 +39,15 @@ class Recipe:
     takes the hidden matrices too, at its own rate.
     """
 
-    samples: int = 150_000
+    samples: int = 120_000
     size_px: int = 96
     batch: int = 16
     width: int = 32
     depth: int = 5
     blocks: int = 2
     muon: bool = True
-    muon_rate: float = 2e-3
-    adam_rate: float = 7e-4
+    muon_rate: float = 3e-3
+    adam_rate: float = 1e-3
     decay: float = 1e-3
     hard_every: int = 4
     seed: int = 1

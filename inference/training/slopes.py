@@ -14,22 +14,21 @@ from inference.training.batches import Batch, Examples
 from inference.training.run import Recipe
 from inference.training.surface_errors import surface_errors
 
-OUTLIER_SIGMAS = 3.0
-LEAST_ANGLE = 1e-3
-LEAST_HEIGHT_PX = 1e-2
-HEIGHT_WEIGHT = 0.5
+LITTLE = 0.25
+HEIGHT_WEIGHT = 0.25
 LEAST_ERROR = 1e-6
 WITHIN = 0.6827
 GIVEN = ("features", "slopes", "variances")
 
 
 class SlopeLesson:
-    """Errors weighed by the stated sigmas, how many of them lie within one, and the angle and height by which the
-    integrated surface is off.
+    """The angle and height by which the integrated surface is off, against what classical slopes leave, and how many
+    errors lie within the stated sigmas.
 
-    Weighed errors alone would let the network neglect what it calls uncertain. The logarithm of a frame's rms angle
-    makes a frame's relative improvement count, at any dose and steepness; it is taken of the integrated surface,
-    because that is what is judged (models.md, "Figures to reach").
+    Errors are taken of the integrated surface, because that is what is judged (models.md, "Figures to reach"), and of a
+    frame as a whole, as a part of the classical ones: so every dose and steepness counts. Frames that the filter nearly
+    solves must not count by the part of their error that is left: their gradients, a hundred times as steep, would
+    drown those of frames with edges, and nothing would be learned but silence.
     """
 
     def network(self, recipe: Recipe) -> SlopeNet:
@@ -47,13 +46,12 @@ class SlopeLesson:
         true_p, true_q = slopes_of(truth)
         height, angle = surface_errors(integrate(p, q), truth)
         with torch.no_grad():
-            _, before = surface_errors(integrate(*staggered(examples["slopes"])), truth)
+            height_before, angle_before = surface_errors(integrate(*staggered(examples["slopes"])), truth)
         return {
-            "weighted": weighted(p - true_p, sigma_p) + weighted(q - true_q, sigma_q),
             "coverage": coverage(p - true_p, sigma_p) + coverage(q - true_q, sigma_q),
-            "angle": torch.log(angle + LEAST_ANGLE),
-            "height": HEIGHT_WEIGHT * torch.log(height + LEAST_HEIGHT_PX),
-            "hardness": torch.log((angle.detach() + LEAST_ANGLE) / (before + LEAST_ANGLE)),
+            "angle": left_of(angle, angle_before),
+            "height": HEIGHT_WEIGHT * left_of(height, height_before),
+            "hardness": angle.detach() / angle_before,
         }
 
     def figures(self, net: nn.Module, held: list[Examples]) -> dict[str, float]:
@@ -79,11 +77,9 @@ class SlopeLesson:
         }
 
 
-def weighted(off: Tensor, sigma: Tensor) -> Tensor:
-    """(B,) squares of the errors in units of sigma, outliers bounded. Sigma only weighs here: `coverage` learns it."""
-    scaled = off / sigma.detach()
-    bounded = nn.functional.huber_loss(scaled, torch.zeros_like(scaled), delta=OUTLIER_SIGMAS, reduction="none")
-    return bounded.mean(dim=(1, 2))
+def left_of(error: Tensor, before: Tensor) -> Tensor:
+    """(B,) logarithm of the part of a squared error that is left, 0 for all of it; little left counts as some."""
+    return torch.log(((error / before) ** 2 + LITTLE) / (1.0 + LITTLE))
 
 
 def coverage(off: Tensor, sigma: Tensor) -> Tensor:
