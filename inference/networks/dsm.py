@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -169,17 +170,14 @@ def swing(response: Tensor) -> Tensor:
 
 def blurred(maps: Tensor, sigma_px: Tensor) -> Tensor:
     """(B, C, H, W) under a Gaussian of `sigma_px` (B,), nothing where it is 0."""
-    batch, channels = maps.shape[:2]
-    places = torch.arange(-BEAM_REACH_PX, BEAM_REACH_PX + 1, dtype=maps.dtype, device=maps.device)
+    batch, reach = maps.shape[0], BEAM_REACH_PX
+    places = torch.arange(-reach, reach + 1, dtype=maps.dtype, device=maps.device)
     weights = torch.exp(-0.5 * (places / sigma_px.clamp_min(LEAST_SIGMA_PX)[:, None]) ** 2)
-    weights = weights / weights.sum(dim=1, keepdim=True)
-    kernels = weights[:, None].expand(-1, channels, -1).reshape(batch * channels, 1, 1, -1)
-    reach, groups = BEAM_REACH_PX, batch * channels
-    flat = maps.reshape(1, groups, *maps.shape[2:])
-    along_x = functional.conv2d(functional.pad(flat, (reach, reach, 0, 0), mode="replicate"), kernels, groups=groups)
-    rows = functional.pad(along_x, (0, 0, reach, reach), mode="replicate")
-    both = functional.conv2d(rows, kernels.transpose(2, 3), groups=groups)
-    return both.reshape(maps.shape)
+    kernels = (weights / weights.sum(dim=1, keepdim=True))[:, None, None]
+    # A group is a frame, as a graph knows how many of those there are, and not how many channels.
+    columns = functional.pad(maps.transpose(0, 1), (reach, reach, 0, 0), mode="replicate")
+    rows = functional.pad(functional.conv2d(columns, kernels, groups=batch), (0, 0, reach, reach), mode="replicate")
+    return functional.conv2d(rows, kernels.transpose(2, 3), groups=batch).transpose(0, 1)
 
 
 def harmonics_of_directions() -> Tensor:
@@ -202,17 +200,17 @@ def horizons(height: Tensor) -> Tensor:
 
 def rises(height: Tensor, steps: Sequence[int]) -> Tensor:
     """(B, 8, H, W) the steepest of the rises to what stands so many pixels away; beyond the frame it goes on level."""
-    rows, columns = height.shape[1:]
-    reach = max(steps)
-    padded = functional.pad(height[:, None], (reach, reach, reach, reach), mode="replicate")[:, 0]
-    found = []
-    for down, right in AROUND:
-        steepest = None
-        for step in steps:
-            top, left = reach + down * step, reach + right * step
-            there = padded[:, top : top + rows, left : left + columns]
-            rise = (there - height) * (1.0 / (step * math.hypot(down, right)))
-            steepest = rise if steepest is None else torch.maximum(steepest, rise)
-        assert steepest is not None
-        found.append(steepest)
-    return torch.stack(found, dim=1)
+    across = torch.tensor([_rise_to(down, right) for down, right in AROUND], dtype=height.dtype)[:, None]
+    found: list[Tensor] = []
+    for step in steps:
+        padded = functional.pad(height[:, None], (step, step, step, step), mode="replicate")
+        found.append(functional.conv2d(padded, across / step, dilation=step))
+    return functools.reduce(torch.maximum, found)
+
+
+def _rise_to(down: int, right: int) -> list[list[float]]:
+    """What a neighbour stands higher, for each pixel of the way to it."""
+    kernel = [[0.0] * 3 for _ in range(3)]
+    kernel[1 + down][1 + right] = 1.0 / math.hypot(down, right)
+    kernel[1][1] = -1.0 / math.hypot(down, right)
+    return kernel
