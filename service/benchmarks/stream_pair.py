@@ -49,7 +49,7 @@ class Transfer:
 
     @property
     def gb_per_s(self) -> float:
-        return self.frames_per_s * float(np.prod(self.job.shape)) * 2 / 1e9
+        return self.frames_per_s * self.job.frame_bytes / 1e9
 
     def latency_ms(self, percentile: float) -> float:
         """From the pixels being there, before any checksum, to the frame received and checked."""
@@ -145,19 +145,11 @@ def memcpy_gb_per_s(shape: tuple[int, int, int], rounds: int) -> float:
     return source.nbytes / statistics.median(times_s) / 1e9
 
 
-def _serve(tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    return _feed(_job(tree))
-
-
-def _drain_job(tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    return _drain(_job(tree))
-
-
 def _feed(job: Job) -> Mapping[str, Any]:
     """Send all frames, never more than the window ahead, and wait until the last has arrived."""
     pictures = _pictures(job.shape)
     source = WAYS[job.way].source(job)
-    seen = zmq.Context.instance().socket(zmq.PULL)
+    seen: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
     seen.bind(f"tcp://127.0.0.1:{job.ports[-1]}")
     sent_ns, resident, arrived = [], [], 0
     began_s, began_cpu_s = time.monotonic(), time.process_time()
@@ -184,7 +176,7 @@ def _feed(job: Job) -> Mapping[str, Any]:
 def _drain(job: Job) -> Mapping[str, Any]:
     """Receive until the last frame has come, and tell the source now and then how far it is."""
     sink = WAYS[job.way].sink(job)
-    tell = zmq.Context.instance().socket(zmq.PUSH)
+    tell: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
     tell.connect(f"tcp://127.0.0.1:{job.ports[-1]}")
     sequences: list[int] = []
     received_ns, verified, resident, told, began_cpu_s = [], [], [], 0, time.process_time()
@@ -224,10 +216,6 @@ def _pictures(shape: tuple[int, int, int]) -> list[Images]:
     return [chance.integers(0, 4096, shape, np.uint16) for _ in range(PICTURES)]
 
 
-def _job(tree: Mapping[str, Any]) -> Job:
-    return Job(**{**tree, "shape": tuple(tree["shape"]), "ports": tuple(tree["ports"])})
-
-
 def _growth_pct(resident: Sequence[int]) -> float:
     """Median over the last tenth against the tenth after the middle, so that frames in flight do not decide."""
     few = max(1, int(MEMORY_SAMPLES_SHARE * len(resident)))
@@ -256,4 +244,5 @@ def _free_ports(count: int) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    answer_jobs(_serve if sys.argv[1] == "source" else _drain_job)
+    end = {"source": _feed, "sink": _drain}[sys.argv[1]]
+    answer_jobs(lambda tree: end(Job(**tree)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import queue
+import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -18,7 +20,7 @@ from acquisition.clock import SystemClock
 from acquisition.consumer import DataConsumer
 from acquisition.endpoints import Endpoints
 from acquisition.errors import ComponentFailed
-from acquisition.frames import Exposure, Frame, JoinedValue
+from acquisition.frames import Exposure, Frame, JoinedValue, checksum
 from acquisition.instrument import four_quadrant
 from acquisition.stamping import optics_of, stamp, start_run
 from acquisition.stream import StreamServer
@@ -35,12 +37,16 @@ class Job:
     `fresh` frames lie in new memory each, as a detector's do, others are sent again and again."""
 
     way: str
-    shape: tuple[int, int, int]
+    shape: Sequence[int]
     frames: int
     window: int
-    ports: tuple[int, ...]
+    ports: Sequence[int]
     rate_hz: float = 0.0
     fresh: bool = False
+
+    @property
+    def frame_bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(np.uint16).itemsize
 
 
 class Arrival(NamedTuple):
@@ -69,13 +75,13 @@ class _OurSource:
     def __init__(self, job: Job) -> None:
         self._clock = SystemClock()
         instrument = four_quadrant()
-        self._run = start_run(self._clock.now(), "bench", "bench", instrument, job.shape[1:], job.frames, "")
+        _, height, width = job.shape
+        self._run = start_run(self._clock.now(), "bench", "bench", instrument, (height, width), job.frames, "")
         self._optics = optics_of(instrument)
         self._state = {name: JoinedValue(1.0, True, 0.1) for name in QUANTITIES}
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        frame_bytes = int(np.prod(job.shape)) * 2
         endpoints = Endpoints(_loopback(job.ports[0]), _loopback(job.ports[1]), "")
-        self._server = StreamServer(self._context, endpoints, lambda result: "", 2 * job.window * frame_bytes)
+        self._server = StreamServer(self._context, endpoints, lambda result: "", 2 * job.window * job.frame_bytes)
 
     def send(self, sequence: int, images: Images) -> None:
         now = self._clock.now()
@@ -111,7 +117,7 @@ class _RawSource:
     """Pushed without a copy; the high-water mark alone holds it back."""
 
     def __init__(self, job: Job) -> None:
-        self._socket = zmq.Context.instance().socket(zmq.PUSH)
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
         self._socket.setsockopt(zmq.SNDHWM, job.window)
         self._socket.bind(_loopback(job.ports[0]))
 
@@ -125,7 +131,7 @@ class _RawSource:
 
 class _RawSink:
     def __init__(self, job: Job) -> None:
-        self._socket = zmq.Context.instance().socket(zmq.PULL)
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
         self._socket.setsockopt(zmq.RCVHWM, job.window)
         self._socket.connect(_loopback(job.ports[0]))
         self._shape = job.shape
@@ -140,6 +146,20 @@ class _RawSink:
 
     def close(self) -> None:
         self._socket.close(0)
+
+
+class _CheckedSource(_RawSource):
+    """The same with our checksum, so that what is left between it and ours is protocol."""
+
+    def send(self, sequence: int, images: Images) -> None:
+        checksum(images)
+        super().send(sequence, images)
+
+
+class _CheckedSink(_RawSink):
+    def receive(self, timeout_s: float) -> Arrival | None:
+        arrival = super().receive(timeout_s)
+        return None if arrival is None else Arrival(arrival.sequence, checksum(arrival.images), arrival.images)
 
 
 class _P4pSource:
@@ -192,6 +212,7 @@ class _P4pSink:
             "EPICS_PVA_AUTO_ADDR_LIST": "NO",
             "EPICS_PVA_BROADCAST_PORT": str(search_port),
         }
+        _wait_for_port(port)
         self._arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._context = Context("pva", conf=conf, useenv=False)
         request = f"field()record[queueSize={job.window}]"
@@ -247,7 +268,7 @@ class _ImageZmqSink:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How frames travel, the module it needs, and in words what it does with a frame besides moving it."""
+    """How frames travel, in words what is done with each besides, and the module that is needed."""
 
     source: Callable[[Job], Source]
     sink: Callable[[Job], Sink]
@@ -255,14 +276,26 @@ class Way:
     needs: str = "zmq"
 
 
-OURS, LATEST, RAW, P4P, IMAGEZMQ = "ours, every", "ours, latest", "raw pyzmq", "p4p NTNDArray", "imagezmq"
+OURS, LATEST, RAW, CHECKED = "ours, every", "ours, latest", "raw pyzmq", "raw pyzmq + xxh3"
+P4P, IMAGEZMQ = "p4p NTNDArray", "imagezmq"
 WAYS: Mapping[str, Way] = {
-    OURS: Way(_OurSource, _OurSink, "xxh3 at both ends, schema; no copy"),
-    LATEST: Way(_OurSource, _OurSink, "xxh3 at both ends, schema; no copy"),
-    RAW: Way(_RawSource, _RawSink, "none; no copy"),
-    P4P: Way(_P4pSource, _P4pSink, "type; NTNDArray.wrap copies", "p4p"),
-    IMAGEZMQ: Way(_ImageZmqSource, _ImageZmqSink, "none; one reply a frame", "imagezmq"),
+    OURS: Way(_OurSource, _OurSink, "xxh3 at both ends, schema"),
+    LATEST: Way(_OurSource, _OurSink, "xxh3 at both ends, schema"),
+    RAW: Way(_RawSource, _RawSink, "none"),
+    CHECKED: Way(_CheckedSource, _CheckedSink, "xxh3 at both ends"),
+    P4P: Way(_P4pSource, _P4pSink, "type; copies", "p4p"),
+    IMAGEZMQ: Way(_ImageZmqSource, _ImageZmqSink, "none; a reply each", "imagezmq"),
 }
+
+
+def _wait_for_port(port: int) -> None:
+    """A p4p client that comes too early tries again seconds later only."""
+    deadline = time.monotonic() + CONNECTED_WITHIN_S
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
 
 
 def _loopback(port: int) -> str:
