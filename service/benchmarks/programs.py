@@ -38,6 +38,11 @@ class Program:
             raise ComponentFailed(f"{self._name}: {answer['error']}")
         return answer
 
+    def rest(self) -> list[Any]:
+        """All whole answers that are left of a program that has ended."""
+        assert self._process.stdout is not None
+        return [json.loads(line) for line in self._process.stdout if line.endswith("\n")]
+
     def kill(self) -> None:
         """At once, as a crash or a power cut of the program would; what it said before can still be heard."""
         self._process.kill()
@@ -70,5 +75,9 @@ def answer_jobs(work: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
             answer = work(json.loads(line))
         except Exception as error:  # whatever a peer's library raises belongs into the report, not into a lost line
             answer = {"error": f"{type(error).__name__}: {error}"}
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+        say_line(answer)
+
+
+def say_line(answer: Any) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()

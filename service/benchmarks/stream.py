@@ -13,7 +13,7 @@ from rich.table import Table
 from acquisition.errors import ComponentFailed
 from service.benchmarks.measured import Measured, NotMeasured, Report, tell_progress
 from service.benchmarks.stream_pair import Pair, Transfer, memcpy_gb_per_s, missing
-from service.benchmarks.stream_peers import CHECKED, LATEST, OURS, P4P, RAW, WAYS
+from service.benchmarks.stream_peers import LATEST, OURS, P4P, RAW, WAYS
 
 WINDOW, SMALL_WINDOW, LATEST_WINDOW = 16, 64, 4
 PACE_HZ = 20.0

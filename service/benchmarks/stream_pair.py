@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import socket
 import statistics
 import sys
@@ -211,7 +212,7 @@ def _hear(seen: zmq.Socket[bytes]) -> int:
     return int(seen.recv())
 
 
-def _pictures(shape: tuple[int, int, int]) -> list[Images]:
+def _pictures(shape: Sequence[int]) -> list[Images]:
     chance = np.random.default_rng(1)
     return [chance.integers(0, 4096, shape, np.uint16) for _ in range(PICTURES)]
 
@@ -230,7 +231,7 @@ def _resident_bytes() -> int:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:
         return 0
-    return pages * 4096
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _free_ports(count: int) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import queue
 import socket
 import struct
@@ -27,6 +28,7 @@ from acquisition.stream import StreamServer
 
 Images = NDArray[np.uint16]
 CONNECTED_WITHIN_S = 20.0
+os.environ.setdefault("PVXS_LOG", "*=CRIT")  # p4p's library tells of each connection that ends
 QUANTITIES = ("stage.x", "stage.y", "heater.current", "pyrometer.temperature", "gas.hydrogen", "gauge.pressure")
 PV = "frames"
 
@@ -123,7 +125,7 @@ class _RawSource:
 
     def send(self, sequence: int, images: Images) -> None:
         self._socket.send(struct.pack("<Q", sequence), zmq.SNDMORE)
-        self._socket.send(images, copy=False)
+        self._socket.send(images.reshape(-1).view(np.uint8).data, copy=False)
 
     def close(self) -> None:
         self._socket.close(1000)
