@@ -58,7 +58,8 @@ class DataConsumer:
     def ask(self, wants: str, *, mode: str = "latest", timeout_s: float, lease_s: float = 0.0) -> Delivery | None:
         """Wait up to `timeout_s` for the next delivery of `frames`, `results` or `work`; None when none came.
 
-        The request is repeated now and then, so a node that restarted meanwhile hears of it.
+        The request is repeated now and then, so a node that restarted meanwhile hears of it. In mode `every` the next
+        one is asked for before this one is checked, so one more may wait here.
         """
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0:
@@ -70,7 +71,7 @@ class DataConsumer:
                 continue
             note, parts = answer
             self._count(wants, note)
-            # In order, the next one is known to be wanted: it travels while this one is checked and worked on.
+            # What is wanted next is known only here: it travels while this one is checked and worked on.
             if mode == "every" and (ahead := self._request(wants, mode, lease_s)) is not None:
                 self._ahead[wants, mode] = ahead
             delivery = self._unpack(note, parts)

@@ -6,7 +6,6 @@ import random
 import statistics
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +35,8 @@ class Plan:
     kills: int
 
 
-QUICK = Plan((4, 1024, 1024), 3, 30, 3)
-FULL = Plan((4, 1024, 1024), 7, 80, 10)
+QUICK = Plan((4, 1024, 1024), 5, 30, 3)
+FULL = Plan((4, 1024, 1024), 11, 60, 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +57,8 @@ def measure(quick: bool, plan: Plan | None = None) -> Report:
     with tempfile.TemporaryDirectory(prefix="eclips-bench-", dir=beside) as folder:
         for number in range(plan.rounds):
             tell_progress(f"round {number + 1} of {plan.rounds}: {', '.join(KEEPERS)}")
-            # Whoever comes first in a round may find more free memory: they take turns in this too.
-            turns = deque(written)
-            turns.rotate(-number)
+            # What was written before leaves memory and disk in some state for the next: each comes after each other.
+            turns = random.Random(number).sample(list(written), len(written))
             for name in turns:
                 with tempfile.TemporaryDirectory(dir=folder) as empty:
                     written[name].append(write_all(name, Path(empty), frames))
@@ -72,14 +70,16 @@ def measure(quick: bool, plan: Plan | None = None) -> Report:
 
 
 def _ratio(written: Mapping[str, Sequence[Written]], plan: Plan, disk: str) -> Measured:
-    ours, raw = written[OURS], written[RAW]
-    ratios = [b.total_s / a.total_s for a, b in zip(ours, raw, strict=True)]
+    """Of the fastest rounds: other programs, and memory that the host of a virtual machine has taken back, only ever
+    make a round slower, by several times."""
+    ours, raw = (sorted(written[name], key=lambda one: one.total_s) for name in (OURS, RAW))
     return Measured(
-        statistics.median(ratios),
-        f"{plan.frames} frames of {_mib(ours[0]):.3g} MiB on {disk}, median of {len(ratios)} rounds "
-        f"({min(ratios):.2f} to {max(ratios):.2f}): {_median(ours, lambda one: one.mb_per_s):.0f} MB/s against "
-        f"{_median(raw, lambda one: one.mb_per_s):.0f} of the bytes alone in one file, both with the same fdatasync "
-        "policy and the last one in the time; ours writes TIFF pages, a journal line a frame and the manifest besides",
+        raw[0].total_s / ours[0].total_s,
+        f"{plan.frames} frames of {_mib(ours[0]):.3g} MiB on {disk}, fastest of {plan.rounds} rounds each: "
+        f"{ours[0].mb_per_s:.0f} MB/s against {raw[0].mb_per_s:.0f} of the bytes alone in one file (medians "
+        f"{_median(ours, lambda one: one.mb_per_s):.0f} and {_median(raw, lambda one: one.mb_per_s):.0f}), both with "
+        "the same fdatasync policy and the last one in the time; ours writes TIFF pages, a journal line a frame and "
+        "the manifest besides",
         peer=RAW,
         peer_value=1.0,
     )
@@ -119,13 +119,14 @@ def _is_there(run: RecordedRun, sequence: int, expected: Frame) -> bool:
 def _table(written: Mapping[str, Sequence[Written]], plan: Plan, disk: str) -> Table:
     size = " x ".join(map(str, plan.shape))
     table = Table(title=f"{plan.frames} frames of {size} uint16 on {disk}; medians of {plan.rounds} rounds")
-    for heading in ("way", "frames/s", "MB/s", "p50, p99 ms\nof one write", "CPU ms\na frame", "the disk"):
+    for heading in ("way", "frames/s", "MB/s", "fastest", "p50, p99 ms\nof one write", "CPU ms\na frame", "the disk"):
         table.add_column(heading, justify="left" if heading in ("way", "the disk") else "right", no_wrap=True)
     for name, kept in written.items():
         table.add_row(
             name,
             f"{_median(kept, lambda one: one.frames_per_s):.1f}",
             f"{_median(kept, lambda one: one.mb_per_s):.0f}",
+            f"{max(one.mb_per_s for one in kept):.0f}",
             f"{_median(kept, lambda one: one.write_ms(50)):.1f}, {_median(kept, lambda one: one.write_ms(99)):.1f}",
             f"{_median(kept, lambda one: one.cpu_ms):.1f}",
             KEEPERS[name][1],
