@@ -142,9 +142,8 @@ class _RawSink:
         if not self._socket.poll(round(timeout_s * 1000)):
             return None
         head, payload = self._socket.recv_multipart(copy=False)
-        return Arrival(
-            struct.unpack("<Q", head.buffer)[0], "", np.frombuffer(payload.buffer, np.uint16).reshape(self._shape)
-        )
+        images = np.frombuffer(payload.buffer, np.uint16).reshape(self._shape)
+        return Arrival(struct.unpack("<Q", head.buffer)[0], "", images)
 
     def close(self) -> None:
         self._socket.close(0)
@@ -180,11 +179,10 @@ class _P4pSource:
 
         self._type = NTNDArray()
         self._pv = SharedPV(handler=Handler(), initial=self._wrap(-1, np.zeros(job.shape, np.uint16)))
-        port, search_port, _ = job.ports
         conf = {
             "EPICS_PVAS_INTF_ADDR_LIST": "127.0.0.1",
-            "EPICS_PVAS_SERVER_PORT": str(port),
-            "EPICS_PVAS_BROADCAST_PORT": str(search_port),
+            "EPICS_PVAS_SERVER_PORT": str(job.ports[0]),
+            "EPICS_PVAS_BROADCAST_PORT": str(job.ports[1]),
             "EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO",
         }
         self._server = Server(providers=[{PV: self._pv}], conf=conf, useenv=False)
@@ -207,14 +205,13 @@ class _P4pSink:
     def __init__(self, job: Job) -> None:
         from p4p.client.thread import Context
 
-        port, search_port, _ = job.ports
         conf = {
-            "EPICS_PVA_NAME_SERVERS": f"127.0.0.1:{port}",
+            "EPICS_PVA_NAME_SERVERS": f"127.0.0.1:{job.ports[0]}",
             "EPICS_PVA_ADDR_LIST": "127.0.0.1",
             "EPICS_PVA_AUTO_ADDR_LIST": "NO",
-            "EPICS_PVA_BROADCAST_PORT": str(search_port),
+            "EPICS_PVA_BROADCAST_PORT": str(job.ports[1]),
         }
-        _wait_for_port(port)
+        _wait_for_port(job.ports[0])
         self._arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._context = Context("pva", conf=conf, useenv=False)
         request = f"field()record[queueSize={job.window}]"
