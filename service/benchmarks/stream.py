@@ -37,8 +37,8 @@ class Plan:
     soak: int
 
 
-QUICK = Plan((4, 1024, 1024), (4, 64, 64), 3, 60, 1000, 50, 20, 0)
-FULL = Plan((4, 1024, 1024), (4, 64, 64), 9, 120, 3000, 400, 100, 1500)
+QUICK = Plan((4, 1024, 1024), (4, 64, 64), 3, 50, 500, 40, 15, 0)
+FULL = Plan((4, 1024, 1024), (4, 64, 64), 7, 100, 1000, 300, 60, 1200)
 
 
 @dataclass(slots=True)
@@ -113,7 +113,8 @@ def _ratio(seen: Mapping[str, Seen], reasons: Mapping[str, str], way: str) -> Me
         f"{_size(ours[0])}, two processes, TCP loopback, {os.cpu_count()} cores, median of {len(ratios)} rounds "
         f"({min(ratios):.2f} to {max(ratios):.2f}; of the fastest {_fastest(ours) / _fastest(theirs):.2f}): ours "
         f"{_median(ours, _gb):.2f} GB/s with {WAYS[OURS].checks}; {way} {_median(theirs, _gb):.2f} GB/s with checks: "
-        f"{WAYS[way].checks}; CPU a frame of both processes {_median(ours, _cpu):.1f} and {_median(theirs, _cpu):.1f} ms",
+        f"{WAYS[way].checks}; CPU a frame of both processes {_median(ours, _cpu):.1f}, "
+        f"{_median(theirs, _cpu):.1f} ms",
         peer=way,
         peer_value=1.0,
     )

@@ -1,4 +1,4 @@
-"""Ways to bring frames from one process to another: ours as users run it, and whom it is compared with."""
+"""Ways to bring frames from one process to another: ours as users run it, and the peers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ from acquisition.stream import StreamServer
 
 Images = NDArray[np.uint16]
 CONNECTED_WITHIN_S = 20.0
-os.environ.setdefault("PVXS_LOG", "*=CRIT")  # p4p's library tells of each connection that ends
 QUANTITIES = ("stage.x", "stage.y", "heater.current", "pyrometer.temperature", "gas.hydrogen", "gauge.pressure")
 PV = "frames"
 
@@ -167,6 +166,7 @@ class _P4pSource:
     """An NTNDArray posted to a SharedPV, the sequence in `uniqueId`."""
 
     def __init__(self, job: Job) -> None:
+        os.environ.setdefault("PVXS_LOG", "*=CRIT")
         from p4p.nt import NTNDArray
         from p4p.server import Server
         from p4p.server.thread import SharedPV
@@ -203,6 +203,7 @@ class _P4pSource:
 
 class _P4pSink:
     def __init__(self, job: Job) -> None:
+        os.environ.setdefault("PVXS_LOG", "*=CRIT")  # else it tells of each connection that ends
         from p4p.client.thread import Context
 
         conf = {
@@ -214,8 +215,8 @@ class _P4pSink:
         _wait_for_port(job.ports[0])
         self._arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._context = Context("pva", conf=conf, useenv=False)
-        request = f"field()record[queueSize={job.window}]"
-        self._monitor = self._context.monitor(PV, self._arrived.put, request=request)
+        queued = f"field()record[queueSize={job.window}]"
+        self._monitor = self._context.monitor(PV, self._arrived.put, request=queued)
 
     def receive(self, timeout_s: float) -> Arrival | None:
         deadline = time.monotonic() + timeout_s
