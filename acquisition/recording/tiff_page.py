@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from numpy.typing import NDArray
@@ -72,6 +73,7 @@ def encode_head(
     return PageHead((directory + values).ljust(pixels - start, b"\0"), pixels, end, pointer)
 
 
+@lru_cache(maxsize=16)
 def _rational(value: float) -> bytes:
     """The nearest fraction of two 32-bit numbers."""
     nearest = Fraction(value).limit_denominator(max(1, int(_MAX_LONG / max(value, 1.0))))

@@ -24,7 +24,6 @@ from service.benchmarks.stream_peers import WAYS, Images, Job
 
 PICTURES = 4
 WARM_UP_SHARE = 0.1
-MEMORY_SAMPLES_SHARE = 0.1
 FRAMES_A_SAMPLE = 16
 
 
@@ -223,11 +222,9 @@ def _pictures(shape: Sequence[int]) -> list[Images]:
 
 
 def _growth_pct(resident: Sequence[int]) -> float:
-    """Median over the last tenth against the tenth after the middle, so that frames in flight do not decide."""
-    few = max(1, int(MEMORY_SAMPLES_SHARE * len(resident)))
-    middle = len(resident) // 2
-    before, after = statistics.median(resident[middle : middle + few]), statistics.median(resident[-few:])
-    return 100.0 * (after / before - 1.0)
+    """Least memory of the last quarter against the third's: what is in flight comes and goes, what leaks stays."""
+    middle, late = len(resident) // 2, 3 * len(resident) // 4
+    return 100.0 * (min(resident[late:]) / min(resident[middle:late] or resident) - 1.0)
 
 
 def _resident_bytes() -> int:
