@@ -75,8 +75,8 @@ def _ratio(written: Mapping[str, Sequence[Written]], plan: Plan, disk: str) -> M
         _median(ours, _mb) / _median(raw, _mb),
         f"{plan.frames} frames of {_mib(ours[0]):.3g} MiB on {disk}, medians of {plan.rounds} rounds: "
         f"{_median(ours, _mb):.0f} MB/s against {_median(raw, _mb):.0f} of the bytes alone in one file (fastest "
-        f"{max(map(_mb, ours)):.0f} and {max(map(_mb, raw)):.0f}), both with the same fdatasync policy and the last one "
-        "in the time; ours writes TIFF pages, a journal line a frame and the manifest besides; CPU a frame "
+        f"{max(map(_mb, ours)):.0f} and {max(map(_mb, raw)):.0f}), both with the same fdatasync policy and the last "
+        "one in the time; ours writes TIFF pages, a journal line a frame and the manifest besides; CPU a frame "
         f"{_median(ours, lambda one: one.cpu_ms):.1f} and {_median(raw, lambda one: one.cpu_ms):.1f} ms",
         peer=RAW,
         peer_value=1.0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 
 import cbor2
 import numpy as np
@@ -117,10 +118,11 @@ def test_every_gives_all_in_order_and_tells_the_gap_exactly(rig: Rig) -> None:
     time.sleep(0.2)
     while (delivery := consumer.ask("frames", mode="every", timeout_s=0.3)) is not None:
         got.append((delivery.message.header.sequence, delivery.skipped))
-    asked_ahead, (first_kept, gap), *rest = got
-    assert asked_ahead == (1, 0)
-    assert 2 < first_kept < 9 and gap == first_kept - 2
-    assert rest == [(sequence, 0) for sequence in range(first_kept + 1, 10)]
+    sequences = [0, *(sequence for sequence, _ in got)]
+    assert sequences[-3:] == [7, 8, 9] and len(sequences) in (4, 5)
+    # One more came where the request that was sent ahead was there before the ring was full.
+    gaps = [after - before - 1 for before, after in pairwise(sequences)]
+    assert [skipped for _, skipped in got] == gaps
 
 
 def test_a_frame_that_was_asked_for_ahead_comes_once_whatever_is_asked_between(rig: Rig) -> None:
