@@ -47,6 +47,9 @@ class DataConsumer:
         self._nonces = itertools.count(1)
         self._after: dict[str, int] = {}
         self._epoch = 0
+        self._ahead: dict[tuple[str, str], int] = {}
+        self._run: Message | None = None
+        self._encoded_run = b""
         self.rejected = 0
 
     def close(self) -> None:
@@ -55,39 +58,53 @@ class DataConsumer:
     def ask(self, wants: str, *, mode: str = "latest", timeout_s: float, lease_s: float = 0.0) -> Delivery | None:
         """Wait up to `timeout_s` for the next delivery of `frames`, `results` or `work`; None when none came.
 
-        The request is repeated now and then, so a node that restarted meanwhile hears of it.
+        The request is repeated now and then, so a node that restarted meanwhile hears of it. In mode `every` the next
+        one is asked for before this one is checked, so one more may wait here.
         """
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0:
-            nonce = next(self._nonces)
-            credit = {
-                "kind": "credit",
-                "wants": wants,
-                "mode": mode,
-                "after": self._after.get(wants, 0),
-                "nonce": nonce,
-                "epoch": self._epoch,
-                "lease_s": lease_s,
-                "about": self._about,
-            }
-            if not self._send([cbor2.dumps(credit)]):
+            nonce = self._ahead.pop((wants, mode), None) or self._request(wants, mode, lease_s)
+            if nonce is None:
                 continue
             answer = self._receive(nonce, min(left_s, ASK_AGAIN_AFTER_S))
-            if answer is not None:
-                delivery = self._unpack(wants, *answer)
-                if delivery is not None:
-                    return delivery
+            if answer is None:
+                continue
+            note, parts = answer
+            self._count(wants, note)
+            # What is wanted next is known only here: it travels while this one is checked and worked on.
+            if mode == "every" and (ahead := self._request(wants, mode, lease_s)) is not None:
+                self._ahead[wants, mode] = ahead
+            delivery = self._unpack(note, parts)
+            if delivery is not None:
+                return delivery
         return None
 
     def hand_back(self, result: Result, timeout_s: float = 5.0) -> str:
         """Give a result to the node. Returns "" when it was taken, else why not; raises `ComponentFailed` when the
         node does not answer."""
         nonce = next(self._nonces)
+        # A frame that was asked for ahead would be passed over while waiting for the answer, so it is asked for again.
+        self._ahead.clear()
         sent = self._send([cbor2.dumps({"kind": "result", "nonce": nonce}), *wire.encode(result)])
         answer = self._receive(nonce, timeout_s) if sent else None
         if answer is None:
             raise ComponentFailed(f"the acquisition node did not acknowledge a result within {timeout_s:g} s")
         return str(answer[0].get("reason", ""))
+
+    def _request(self, wants: str, mode: str, lease_s: float) -> int | None:
+        """Send a credit. Returns its nonce, or None when nobody takes it."""
+        nonce = next(self._nonces)
+        credit = {
+            "kind": "credit",
+            "wants": wants,
+            "mode": mode,
+            "after": self._after.get(wants, 0),
+            "nonce": nonce,
+            "epoch": self._epoch,
+            "lease_s": lease_s,
+            "about": self._about,
+        }
+        return nonce if self._send([cbor2.dumps(credit)]) else None
 
     def _send(self, parts: list[wire.Part]) -> bool:
         """False when nobody takes it: there is no node, or it does not let us in."""
@@ -113,13 +130,15 @@ class DataConsumer:
                 return note, parts[1:]
         return None
 
-    def _unpack(self, wants: str, note: dict[str, Any], parts: list[wire.Part]) -> Delivery | None:
+    def _count(self, wants: str, note: dict[str, Any]) -> None:
         if note.get("epoch") != self._epoch:
             self._epoch = note["epoch"]
             self._after.clear()
         self._after[wants] = note["serial"]
+
+    def _unpack(self, note: dict[str, Any], parts: list[wire.Part]) -> Delivery | None:
         try:
-            run = wire.decode(parts[:1])
+            run = self._decode_run(parts[:1])
             message = wire.decode(parts[1:])
         except MessageRejected:
             self.rejected += 1
@@ -131,6 +150,13 @@ class DataConsumer:
             self.rejected += 1
             return None
         return Delivery(run, message, int(note.get("skipped", 0)))
+
+    def _decode_run(self, parts: list[wire.Part]) -> Message | None:
+        """A run's start comes with each of its frames: the same bytes are decoded once."""
+        encoded = b"".join(parts)
+        if encoded != self._encoded_run:
+            self._run, self._encoded_run = wire.decode(parts), encoded
+        return self._run
 
 
 class StateListener:

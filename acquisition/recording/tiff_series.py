@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 
 from acquisition.errors import BadInput
 from acquisition.recording.manifest import sync_folder
+from acquisition.recording.tiff_page import FILE_HEADER, FIRST_POINTER, encode_head
 
 MAX_FILE_BYTES = 2**31 - 2**24
 MAX_TAG_BYTES = 1024
@@ -56,72 +57,62 @@ class TiffSeries:
         self._pixels_per_cm = 1.0 / (pixel_size_m * CENTIMETRES_PER_METRE)
         self._description = None if value_unit is None else f"values in {value_unit}; pixel size {pixel_size_m:g} m"
         self._max_file_bytes = max_file_bytes
-        self._writer: tifffile.TiffWriter | None = None
-        self._file: _PageFile | None = None
-        self._page = 0
+        self._file: io.FileIO | None = None
+        self._end = self._pointer = self._page = 0
         self.names: list[str] = []
 
     def append(self, pages: NDArray[Any]) -> Place:
         """Write (N, H, W) pages and flush them to the system. Raises OSError when the disk refuses."""
         needed = pages.nbytes + len(pages) * MAX_TAG_BYTES
-        if self._file is not None and self._file.tell() + needed > self._max_file_bytes:
+        if self._file is not None and self._end + needed > self._max_file_bytes:
             self.close()
         if self._file is None:
             self._open_next()
-        assert self._writer is not None and self._file is not None
-        place = Place(self.names[-1], self._page, tuple(self._append_page(self._writer, page) for page in pages))
-        self._file.flush()
+        assert self._file is not None
+        pages = np.ascontiguousarray(pages, pages.dtype.newbyteorder("<"))
+        begin, last, offsets = self._end, len(pages) - 1, []
+        for number, image in enumerate(pages):
+            head = encode_head(self._end, image, self._pixels_per_cm, self._description, followed=number < last)
+            _write(self._file, head.encoded)
+            _write(self._file, image.reshape(-1).view(np.uint8).data)
+            self._end = head.end
+            offsets.append(head.pixels)
+        # Only now, so that the chain never leads to pages that are not there.
+        self._file.seek(self._pointer)
+        _write(self._file, struct.pack("<I", begin))
+        self._file.seek(self._end)
+        self._pointer = head.pointer
+        place = Place(self.names[-1], self._page, tuple(offsets))
         self._page += len(pages)
         return place
 
     def fileno(self) -> int | None:
         """The descriptor to make durable, or None before the first page."""
-        return None if self._file is None else self._file.descriptor()
+        return None if self._file is None else self._file.fileno()
 
     def close(self) -> None:
         """Make the present file durable and close it."""
-        writer, file, self._writer, self._file = self._writer, self._file, None, None
-        if writer is not None and file is not None:
+        file, self._file = self._file, None
+        if file is not None:
             try:
-                writer.close()
-                file.flush()
-                os.fsync(file.descriptor())
+                os.fsync(file.fileno())
             finally:
                 file.close()
 
     def _open_next(self) -> None:
         name = f"{self._stem}-{len(self.names):04d}.tif"
-        self._file = _PageFile(io.FileIO(str(self._folder / (name + self._suffix)), "w"))
-        self._writer = tifffile.TiffWriter(self._file, bigtiff=False, byteorder="<")
+        self._file = io.FileIO(str(self._folder / (name + self._suffix)), "w")
+        _write(self._file, FILE_HEADER)
+        self._end, self._pointer, self._page = len(FILE_HEADER), FIRST_POINTER, 0
         self.names.append(name)
-        self._page = 0
         sync_folder(self._folder)
 
-    def _append_page(self, writer: tifffile.TiffWriter, image: NDArray[Any]) -> int:
-        written = writer.write(
-            image,
-            photometric="minisblack",
-            metadata=None,
-            description=self._description,
-            software="eclips-live",
-            resolution=(self._pixels_per_cm, self._pixels_per_cm),
-            resolutionunit="CENTIMETER",
-            contiguous=False,
-            returnoffset=True,
-        )
-        assert written is not None
-        return int(written[0])
 
-
-class _PageFile(io.BufferedWriter):
-    """numpy writes arrays into a file's descriptor through C's buffered output, which loses the error of its last
-    block: a full disk would go unnoticed. To a file that shows no descriptor, bytes are written."""
-
-    def fileno(self) -> int:
-        raise io.UnsupportedOperation("write bytes")
-
-    def descriptor(self) -> int:
-        return super().fileno()
+def _write(file: io.FileIO, data: bytes | memoryview) -> None:
+    """All of it: a disk that is nearly full takes a part and says so only at the next write."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def read_pages(folder: Path, place: Place, shape: Sequence[int], dtype: str) -> NDArray[Any]:

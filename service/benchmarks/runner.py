@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from service.benchmarks.measured import Measured, NotMeasured, Report, Request
 ROWS_FILE = Path(__file__).parent / "rows.toml"
 WIDEST = 400
 
-Benchmark = Callable[[bool, Path | None], Mapping[str, Measured]]
+Benchmark = Callable[[bool, Path | None], Report]
 """Measures (quick or not, with a folder of real data or without); rows that it leaves out count as missed."""
 
 Judge = Callable[[Request], Report]
@@ -31,22 +32,34 @@ Drawing = Callable[[Path, bool, Path | None], list[Path]]
 # A benchmark is imported when it runs: what it needs is slow to load and partly an extra.
 
 
-def _imprint(quick: bool, data: Path | None) -> Mapping[str, Measured]:
+def _imprint(quick: bool, data: Path | None) -> Report:
     from service.benchmarks import imprint
 
-    return imprint.measure(quick, data)
+    return Report(imprint.measure(quick, data))
 
 
-def _physics(quick: bool, data: Path | None) -> Mapping[str, Measured]:
+def _physics(quick: bool, data: Path | None) -> Report:
     from service.benchmarks import physics
 
-    return physics.measure(quick, data)
+    return Report(physics.measure(quick, data))
 
 
-def _effects(quick: bool, data: Path | None) -> Mapping[str, Measured]:
+def _effects(quick: bool, data: Path | None) -> Report:
     from service.benchmarks import effects
 
-    return effects.measure(quick, data)
+    return Report(effects.measure(quick, data))
+
+
+def _stream(quick: bool, data: Path | None) -> Report:
+    from service.benchmarks import stream
+
+    return stream.measure(quick)
+
+
+def _recorder(quick: bool, data: Path | None) -> Report:
+    from service.benchmarks import recorder
+
+    return recorder.measure(quick)
 
 
 def _live(request: Request) -> Report:
@@ -86,6 +99,8 @@ def _vision_field(folder: Path, quick: bool, data: Path | None) -> list[Path]:
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
+    "stream": _stream,
+    "recorder": _recorder,
     "imprint": _imprint,
     "physics": _physics,
     "effects": _effects,
@@ -141,7 +156,7 @@ def _report(what: str, quick: bool, data: Path | None, models: tuple[str, ...]) 
         return JUDGES[what](Request(quick, data, models))
     drawing = DRAWINGS.get(what)
     draw = None if drawing is None else lambda folder: drawing(folder, quick, data)
-    return Report(BENCHMARKS[what](quick, data), draw=draw)
+    return replace(BENCHMARKS[what](quick, data), draw=draw)
 
 
 def table_row(
