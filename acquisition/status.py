@@ -13,7 +13,7 @@ NM2_PER_M2 = 1e18
 
 
 def status_tree(node: AcquisitionNode) -> dict[str, Any]:
-    """State, run, disk, dose, devices, interlocks, workers and alarms; SI units, names carry them."""
+    """State, run, disk, dose, devices, interlocks, workers, alarms and counters; SI units, names carry them."""
     machine, progress = node.machine, node.machine.progress
     return {
         "utc_ns": node.clock.now().utc_ns,
@@ -35,6 +35,36 @@ def status_tree(node: AcquisitionNode) -> dict[str, Any]:
         "workers": node.stream.workers(),
         "alarms": node.guard.alarms.tree(),
         "simulated": node.lab.simulated,
+        "counters": _counters_tree(node),
+    }
+
+
+def _counters_tree(node: AcquisitionNode) -> dict[str, Any]:
+    """What grew since the node's start, how full its queues are, and what its disk takes: see `acquisition.counters`.
+
+    `waiting` counts recorded frames without a height, `leased` those of them and of the live ones that workers hold.
+    """
+    stream, times = node.stream, node.machine.recorder_times
+    board, results = stream._board, stream._results
+    tree = node.counters.tree()
+    tree["frames"] |= {"skipped": stream.skipped, "given_up": len(board.given_up)}
+    return tree | {
+        "queues": {"waiting": node.heights_waiting, "leased": len(board._leases)},
+        "rings": {
+            "frames": {"bytes": board.frames._nbytes, "budget_bytes": board.frames._budget_bytes},
+            "results": {"bytes": results._nbytes, "budget_bytes": results._budget_bytes},
+        },
+        "sockets": {
+            name: {"rejected": server.rejected, "errors": server._thread.errors}
+            for name, server in (("data", stream), ("control", node.control))
+            if server is not None
+        },
+        "devices": {
+            name: {"connects": at.connects, "readings": at.readings, "invalid": at.invalid_readings}
+            for name, at in node.state.connections.items()
+        },
+        "recorder": {"write": times.write.tree(), "sync": times.sync.tree()},
+        "restarts": node.settings.restarts,
     }
 
 
@@ -77,7 +107,12 @@ def _disk_tree(node: AcquisitionNode, progress: Progress | None) -> dict[str, An
         elapsed_s = max(1e-3, (node.clock.now().monotonic_ns - progress.run.monotonic_ns) / 1e9)
         bytes_per_s = progress.frames * height * width * (2 * segments + 4) / elapsed_s
         hours_left = free_bytes / bytes_per_s / 3600
-    return {"free_bytes": free_bytes, "hours_left": hours_left, "folder": str(folder)}
+    return {
+        "free_bytes": free_bytes,
+        "low_space_bytes": node.settings.low_space_bytes,
+        "hours_left": hours_left,
+        "folder": str(folder),
+    }
 
 
 def _device_trees(node: AcquisitionNode) -> dict[str, Any]:

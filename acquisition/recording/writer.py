@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from acquisition import wire
+from acquisition.counters import RecorderTimes
 from acquisition.errors import EclipsError, RecordingFailed
 from acquisition.frames import Event, Frame, Result, RunFinished, RunStarted, StateSample, checksum
 from acquisition.instrument import Instrument
@@ -39,7 +41,14 @@ class Recorder:
     """Writes one run. Methods may be called from any thread; any `RecordingFailed` must stop the run."""
 
     def __init__(
-        self, folder: Path, run: RunStarted, instrument: Instrument, acknowledge: Acknowledge, *, simulated: bool
+        self,
+        folder: Path,
+        run: RunStarted,
+        instrument: Instrument,
+        acknowledge: Acknowledge,
+        *,
+        simulated: bool,
+        times: RecorderTimes | None = None,
     ) -> None:
         """Makes `folder`, which must not exist, with instrument file, journal and, last of all, manifest."""
         self.folder = folder
@@ -58,6 +67,7 @@ class Recorder:
             simulated=simulated,
         )
         self._acknowledge = acknowledge
+        self._times = times or RecorderTimes()
         self._lock = threading.RLock()
         self._syncing = threading.Lock()
         self._heights_done: set[int] = set()
@@ -77,6 +87,7 @@ class Recorder:
 
     def write_frame(self, frame: Frame, truth_m: NDArray[np.float32] | None = None) -> None:
         """Raises `RecordingFailed` when this frame, or making an earlier one durable, failed."""
+        began = time.perf_counter()
         with self._guard():
             place = self._frames.append(frame.images)
             line = {**wire.to_tree(frame.header), "place": PLACE.dump_python(place, mode="json")}
@@ -85,6 +96,7 @@ class Recorder:
             self._log(line)
             self._sequences.append(frame.header.sequence)
             self._digest.update(frame.header.xxh3.encode())
+        self._times.write.add(time.perf_counter() - began)
 
     def write_state(self, sample: StateSample) -> None:
         with self._guard():
@@ -223,6 +235,7 @@ class Recorder:
                 last = self._sequences[-1] if self._sequences else None
                 streams = [series.fileno() for series in (self._frames, self._truth, self._heights)]
                 descriptors = [os.dup(d) for d in (*streams, self._journal.fileno()) if d is not None]
+            began = time.perf_counter()
             try:
                 for descriptor in descriptors:
                     (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(descriptor)
@@ -232,6 +245,7 @@ class Recorder:
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
+            self._times.sync.add(time.perf_counter() - began)
             with self._lock:
                 self._refuse_after_failure()
             if last is not None and last != self._acknowledged:
