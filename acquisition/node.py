@@ -115,6 +115,11 @@ class AcquisitionNode:
         return progress.plan.source if isinstance(progress.plan.source, ReplaySource) else None
 
     @property
+    def run_id(self) -> str:
+        """The present or last run; empty before the first one."""
+        return self.machine.progress.run.run_id if self.machine.progress else ""
+
+    @property
     def heights_waiting(self) -> int:
         """Recorded frames of open runs that have no height yet."""
         return sum(recorder.frames - recorder.manifest.heights for recorder in list(self._recorders.values()))
@@ -158,8 +163,9 @@ class AcquisitionNode:
     def tell(self, name: str, text: str, severity: str = "info", **details: Any) -> None:
         """Put an event on the stream, into the recordings that are open, and into the log."""
         at = self.clock.now()
-        run = self.machine.progress.run.run_id if self.machine.progress else ""
-        event = Event(run, SOURCE, next(self._sequence), at.monotonic_ns, at.utc_ns, name, severity, text, details)
+        event = Event(
+            self.run_id, SOURCE, next(self._sequence), at.monotonic_ns, at.utc_ns, name, severity, text, details
+        )
         log.log(logging.INFO if severity == "info" else logging.WARNING, "%s: %s", name, text)
         self.counters.event(name, severity)
         self.stream.publish(event)
@@ -263,7 +269,7 @@ class AcquisitionNode:
     def _take_sample(self, channel: str, reading: Reading) -> None:
         progress = self.machine.progress
         sample = StateSample(
-            run_id=progress.run.run_id if progress else "",
+            run_id=self.run_id,
             source=SOURCE,
             sequence=next(self._sequence),
             monotonic_ns=reading.instant.monotonic_ns,

@@ -14,6 +14,7 @@ from service.hub import Hub
 from service.node_metrics import node_metrics, node_restarts
 from service.process_end import restarts_before
 
+API = "/api/v1"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 REQUEST_BOUNDS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
@@ -69,8 +70,8 @@ class Metrics(Collector):
         rejected = CounterMetricFamily(
             "eclips_hub_messages_rejected", "Messages from the node that failed a check", labels=["socket"]
         )
-        for name, count in hub.rejected.items():
-            rejected.add_metric([name], count)
+        for name, messages in hub.rejected.items():
+            rejected.add_metric([name], messages)
         yield rejected
         restarts = CounterMetricFamily(
             "eclips_program_restarts",
@@ -84,7 +85,8 @@ class Metrics(Collector):
 
 
 class RequestMeter:
-    """ASGI middleware: counts and times HTTP requests by the template of their route, never by their path."""
+    """ASGI middleware: counts and times HTTP requests by the template of their route below `API`, never by their
+    path."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -105,7 +107,7 @@ class RequestMeter:
             await self._app(scope, receive, watched)
         finally:
             metrics: Metrics = scope["app"].state.services.metrics
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(scope.get("route"), "path", "other").removeprefix(API)
             method = scope["method"] if scope["method"] in METHODS else "other"
             metrics.requests.labels(route, method, str(status)).inc()
             metrics.request_seconds.labels(route).observe(time.perf_counter() - began)

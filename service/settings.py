@@ -112,6 +112,15 @@ class ServeSettings(_Part):
     port: Port = 8080
 
 
+class LogSettings(_Part):
+    """Where programs keep their logs, `level` and worse; by default in a folder beside the runs folder that has `-logs`
+    after its name. A program keeps at most five files of `max_bytes`, `PROGRAM.jsonl` being the newest."""
+
+    folder: Path | None = None
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    max_bytes: Annotated[int, Field(ge=64 * 1024)] = 8 * 2**20
+
+
 class Settings(_Part):
     """Everything that can be configured. Relative paths are taken from the file's folder."""
 
@@ -125,6 +134,12 @@ class Settings(_Part):
     recording: RecordingSettings = RecordingSettings()
     inference: InferenceSettings = InferenceSettings()
     serve: ServeSettings = ServeSettings()
+    logs: LogSettings = LogSettings()
+
+    @property
+    def logs_folder(self) -> Path:
+        folder = self.logs.folder
+        return folder.expanduser() if folder else self.runs_folder.with_name(f"{self.runs_folder.name}-logs")
 
 
 def load_settings(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Settings:
@@ -177,6 +192,7 @@ def _anchor_paths(tree: dict[str, Any], folder: Path) -> None:
         (tree, "instrument"),
         (tree.get("stream"), "own_key"),
         (tree.get("stream"), "peer_keys"),
+        (tree.get("logs"), "folder"),
     ):
         if isinstance(part, dict) and isinstance(part.get(key), str) and not part[key].startswith("~"):
             part[key] = str(folder / part[key])

@@ -77,12 +77,15 @@ def worker(settings: Settings, stop: threading.Event) -> Worker:
 
 
 def server_config(settings: Settings, key: str) -> uvicorn.Config:
-    """Compression of WebSocket messages is off: pictures do not shrink, and it costs half the frame rate."""
+    """Compression of WebSocket messages is off: pictures do not shrink, and it costs half the frame rate. Requests are
+    not logged, for the link of the first one holds the key; errors go to the logs of all programs."""
     return uvicorn.Config(
         create_app(settings, key),
         host=settings.serve.host,
         port=settings.serve.port,
+        log_config=None,
         log_level="warning",
+        access_log=False,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=2,
     )
