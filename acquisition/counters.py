@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from bisect import bisect_left
 from collections import OrderedDict
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +33,13 @@ class Histogram:
                 self.counts[bisect_left(BOUNDS_S, seconds)] += 1
                 self.sum_s += seconds
 
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Add what the block takes, unless it raises."""
+        began = time.perf_counter()
+        yield
+        self.add(time.perf_counter() - began)
+
     def tree(self) -> dict[str, Any]:
         with self._lock:
             return {"counts": list(self.counts), "sum_s": self.sum_s}
@@ -51,6 +61,7 @@ class NodeCounters:
     frames_acquired: int = 0
     frames_recorded: int = 0
     frames_acknowledged: int = 0
+    frames_given_up: int = 0
     heights_kept: int = 0
     heights_refused: int = 0
     runs_started: int = 0
@@ -59,6 +70,7 @@ class NodeCounters:
     events: dict[tuple[str, str], int] = field(default_factory=dict)
     latency: Histogram = field(default_factory=Histogram)
     stages: dict[str, Histogram] = field(default_factory=dict)
+    _given_up: Set[tuple[str, int]] = frozenset()
     _last_acknowledged: tuple[str, int] = ("", -1)
     _published_ns: OrderedDict[tuple[str, int], int] = field(default_factory=OrderedDict)
 
@@ -75,6 +87,11 @@ class NodeCounters:
         run, last = self._last_acknowledged
         self.frames_acknowledged += sequence - (last if run == run_id else -1)
         self._last_acknowledged = (run_id, sequence)
+
+    def given_up(self, keys: Set[tuple[str, int]]) -> None:
+        """The frames that are given up at present; those of runs that ended are forgotten one day."""
+        self.frames_given_up += len(keys - self._given_up)
+        self._given_up = keys
 
     def height(self, key: tuple[str, int], monotonic_ns: int, timing_s: dict[str, float], *, kept: bool) -> None:
         """A worker handed a height back."""
@@ -97,6 +114,7 @@ class NodeCounters:
                 "acquired": self.frames_acquired,
                 "recorded": self.frames_recorded,
                 "acknowledged": self.frames_acknowledged,
+                "given_up": self.frames_given_up,
             },
             "heights": {"kept": self.heights_kept, "refused": self.heights_refused},
             "runs": {

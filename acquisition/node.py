@@ -258,6 +258,7 @@ class AcquisitionNode:
         )
 
     async def _give_up_hopeless(self) -> None:
+        self.counters.given_up(self.stream.given_up)
         for run_id, recorder in list(self.awaiting_heights.items()):
             given_up = [sequence for run, sequence in self.stream.given_up if run == run_id]
             missing = recorder.missing_heights()

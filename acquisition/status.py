@@ -8,6 +8,7 @@ from typing import Any
 from acquisition.node import AcquisitionNode
 from acquisition.replay import ReplaySource
 from acquisition.run import Progress
+from acquisition.stream import RESULT_RING_BYTES
 
 NM2_PER_M2 = 1e18
 
@@ -42,20 +43,16 @@ def status_tree(node: AcquisitionNode) -> dict[str, Any]:
 def _counters_tree(node: AcquisitionNode) -> dict[str, Any]:
     """What grew since the node's start, how full its queues are, and what its disk takes: see `acquisition.counters`.
 
-    `waiting` counts recorded frames without a height, `leased` those of them and of the live ones that workers hold.
+    `waiting` are recorded frames without a height, `leased` frames, recorded or not, that workers hold. `ring` is what
+    recent frames and results hold of memory.
     """
     stream, times = node.stream, node.machine.recorder_times
-    board, results = stream._board, stream._results
-    tree = node.counters.tree()
-    tree["frames"] |= {"skipped": stream.skipped, "given_up": len(board.given_up)}
-    return tree | {
-        "queues": {"waiting": node.heights_waiting, "leased": len(board._leases)},
-        "rings": {
-            "frames": {"bytes": board.frames._nbytes, "budget_bytes": board.frames._budget_bytes},
-            "results": {"bytes": results._nbytes, "budget_bytes": results._budget_bytes},
-        },
+    return {
+        **node.counters.tree(),
+        "queues": {"waiting": node.heights_waiting, "leased": stream.leased},
+        "ring": {"bytes": stream.ring_bytes, "budget_bytes": node.settings.ring_bytes + RESULT_RING_BYTES},
         "sockets": {
-            name: {"rejected": server.rejected, "errors": server._thread.errors}
+            name: {"rejected": server.rejected, "errors": server.errors}
             for name, server in (("data", stream), ("control", node.control))
             if server is not None
         },

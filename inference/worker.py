@@ -43,23 +43,22 @@ class Worker:
             "name": f"{socket.gethostname()}-{os.getpid()}",
             "provider": pipeline.provider,
             "model": pipeline.model,
-            "done": 0,
-            "failed": 0,
-            "rejected": 0,
-            "restarts": restarts,
+            "restarts": str(restarts),
         }
         self._consumer = DataConsumer(self._context, address, keys, self._about)
         self.run_id = ""
+        self.taken = 0
         self.done = 0
-        self.failed = 0
 
     def run(self, announce: Callable[[str], None]) -> None:
         announce(f"inference on {self._pipeline.provider} with model set {self._pipeline.model}")
         while not self._stop.is_set():
             delivery = self._consumer.ask("work", timeout_s=ASK_S, lease_s=LEASE_S)
             if delivery is not None:
+                self.taken += 1
                 self._work(delivery)
-            self._about |= {"done": self.done, "failed": self.failed, "rejected": self._consumer.rejected}
+            counted = {"done": self.done, "failed": self.taken - self.done, "rejected": self._consumer.rejected}
+            self._about |= {name: str(count) for name, count in counted.items()}
         self._consumer.close()
         self._context.destroy(linger=200)
 
@@ -73,10 +72,8 @@ class Worker:
             result = self._reconstruct(frame, instrument, delivery.run.fuse_frames)
             reason = self._consumer.hand_back(result)
         except ComponentFailed as error:
-            self.failed += 1
             log.warning("%s: %s", name, error)
         except EclipsError as error:
-            self.failed += 1
             log.error("%s could not be reconstructed: %s", name, error)
         else:
             self.done += 1

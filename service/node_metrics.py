@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
@@ -24,7 +25,7 @@ MAX_LABEL = 80
 def node_metrics(status: Tree) -> Iterator[Metric]:
     """Every family of one node. `status` is the tree of `acquisition.status.status_tree`, as it came over the wire."""
     yield from _run_metrics(status)
-    yield from _queue_metrics(status["counters"])
+    yield from _queue_metrics(status)
     yield from _recorder_metrics(status)
     yield from _safety_metrics(status)
     yield from _device_metrics(status)
@@ -40,7 +41,7 @@ def node_restarts(status: Tree) -> Iterator[tuple[tuple[str, str], float]]:
 
 def _run_metrics(status: Tree) -> Iterator[Metric]:
     counters = status["counters"]
-    frames, runs = counters["frames"], counters["runs"]
+    frames, runs, skipped = counters["frames"], counters["runs"], status["drops"]["skipped"]
     states = {state: state == status["state"] for state in STATES}
     yield StateSetMetricFamily("eclips_run_state", "State of the run: 1 for the present one", states)
     yield _counter("eclips_runs_started", "Runs begun, replays included", runs["started"])
@@ -49,20 +50,21 @@ def _run_metrics(status: Tree) -> Iterator[Metric]:
     yield _counter("eclips_frames_acquired", "Frames taken from the detector or a replay", frames["acquired"])
     yield _counter("eclips_frames_recorded", "Frames handed to the recorder", frames["recorded"])
     yield _counter("eclips_frames_acknowledged", "Frames durable on the disk", frames["acknowledged"])
-    yield _counter("eclips_frames_skipped", "Frames that live workers jumped over to stay new", frames["skipped"])
+    yield _counter("eclips_frames_skipped", "Frames that live workers jumped over to stay new", skipped)
     yield _counter("eclips_frames_given_up", "Frames on which several workers failed", frames["given_up"])
     if status["frame_age_s"] is not None:
         yield _gauge("eclips_frame_age_seconds", "Time since the newest frame of the run", status["frame_age_s"])
 
 
-def _queue_metrics(counters: Tree) -> Iterator[Metric]:
-    queues, rings, sockets = counters["queues"], counters["rings"], counters["sockets"]
+def _queue_metrics(status: Tree) -> Iterator[Metric]:
+    counters = status["counters"]
+    queues, ring, sockets = counters["queues"], counters["ring"], counters["sockets"]
     yield _gauge("eclips_heights_waiting", "Recorded frames that have no height yet", queues["waiting"])
     yield _gauge("eclips_frames_leased", "Frames that were handed to workers and not answered", queues["leased"])
-    held = [((name,), ring["bytes"]) for name, ring in rings.items()]
-    yield _gauge("eclips_ring_bytes", "Bytes that are kept for consumers", held, "ring")
-    budgets = [((name,), ring["budget_bytes"]) for name, ring in rings.items()]
-    yield _gauge("eclips_ring_budget_bytes", "The most bytes that may be kept for consumers", budgets, "ring")
+    yield _gauge("eclips_ring_bytes", "What recent frames and results hold of memory", ring["bytes"])
+    yield _gauge("eclips_ring_budget_bytes", "The most that they may hold", ring["budget_bytes"])
+    stalled = status["drops"].get("stalled", 0)
+    yield _gauge("eclips_consumers_stalled", "Consumers that asked but do not read what they are given", stalled)
     rejected = [((name,), one["rejected"]) for name, one in sockets.items()]
     yield _counter("eclips_node_messages_rejected", "Messages to the node that failed a check", rejected, "socket")
     errors = [((name,), one["errors"]) for name, one in sockets.items()]
@@ -163,4 +165,9 @@ def _label(value: Any) -> str:
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+    """Counts come as text; what is no number counts as none."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return 0.0
+    return found if math.isfinite(found) else 0.0

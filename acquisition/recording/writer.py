@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -87,8 +86,7 @@ class Recorder:
 
     def write_frame(self, frame: Frame, truth_m: NDArray[np.float32] | None = None) -> None:
         """Raises `RecordingFailed` when this frame, or making an earlier one durable, failed."""
-        began = time.perf_counter()
-        with self._guard():
+        with self._times.write.timed(), self._guard():
             place = self._frames.append(frame.images)
             line = {**wire.to_tree(frame.header), "place": PLACE.dump_python(place, mode="json")}
             if truth_m is not None:
@@ -96,7 +94,6 @@ class Recorder:
             self._log(line)
             self._sequences.append(frame.header.sequence)
             self._digest.update(frame.header.xxh3.encode())
-        self._times.write.add(time.perf_counter() - began)
 
     def write_state(self, sample: StateSample) -> None:
         with self._guard():
@@ -235,17 +232,16 @@ class Recorder:
                 last = self._sequences[-1] if self._sequences else None
                 streams = [series.fileno() for series in (self._frames, self._truth, self._heights)]
                 descriptors = [os.dup(d) for d in (*streams, self._journal.fileno()) if d is not None]
-            began = time.perf_counter()
             try:
-                for descriptor in descriptors:
-                    (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(descriptor)
+                with self._times.sync.timed():
+                    for descriptor in descriptors:
+                        (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(descriptor)
             except OSError as error:
                 self._failure = self._failure or error
                 raise
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
-            self._times.sync.add(time.perf_counter() - began)
             with self._lock:
                 self._refuse_after_failure()
             if last is not None and last != self._acknowledged:

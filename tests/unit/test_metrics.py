@@ -46,6 +46,7 @@ DOCUMENTED = {
     "eclips_frames_leased": "gauge",
     "eclips_ring_bytes": "gauge",
     "eclips_ring_budget_bytes": "gauge",
+    "eclips_consumers_stalled": "gauge",
     "eclips_node_messages_rejected": "counter",
     "eclips_socket_thread_errors": "counter",
     "eclips_events": "counter",
@@ -150,7 +151,7 @@ def test_a_recorded_run_is_counted_frame_by_frame(hub: Hub, status: dict[str, An
     assert value(families, "eclips_runs_started_total") == 1
     assert value(families, "eclips_heights_waiting") == 3
     assert value(families, "eclips_recorder_write_seconds_count") == 3
-    assert value(families, "eclips_ring_bytes", ring="frames") > 3 * 4 * 64 * 64 * 2
+    assert value(families, "eclips_ring_bytes") > 3 * 4 * 64 * 64 * 2
     assert value(families, "eclips_run_state", eclips_run_state="idle") == 1
     assert value(families, "eclips_run_state", eclips_run_state="fault") == 0
     assert value(families, "eclips_interlock_permit") == status["interlocks"]["permit"]
@@ -170,10 +171,12 @@ def test_a_silent_node_is_told_as_down_and_nothing_stale_of_it(hub: Hub, status:
 
 
 def test_workers_that_tell_nonsense_of_themselves_break_no_scrape(hub: Hub, status: dict[str, Any]) -> None:
-    about = {"name": "twin", "done": "many", "failed": None, "model": ["x"] * 1000, "last_seen_s": 0.5}
+    about = {"name": "twin", "done": "many", "failed": "nan", "model": ["x"] * 1000, "rejected": "7"}
     status = status | {"workers": [about, about, {"last_seen_s": 1.0}]}
     families = scraped(Metrics(heard(hub, status)))
     assert value(families, "eclips_worker_frames_total", worker="twin") == 0
+    assert value(families, "eclips_worker_failures_total", worker="twin") == 0
+    assert value(families, "eclips_worker_messages_rejected_total", worker="twin") == 7
     assert all(len(label) <= 80 for one in families["eclips_worker_info"].samples for label in one.labels.values())
 
 
@@ -199,6 +202,13 @@ def test_every_acknowledged_frame_is_counted_once_over_runs() -> None:
     for run, sequence in (("a", 0), ("a", 4), ("b", 2), ("b", 3)):
         counters.acknowledged(run, sequence)
     assert counters.frames_acknowledged == 5 + 4
+
+
+def test_a_frame_that_is_given_up_is_counted_once_also_when_its_run_is_forgotten() -> None:
+    counters = NodeCounters()
+    for keys in ({("a", 1)}, {("a", 1), ("a", 2)}, set(), {("b", 1)}):
+        counters.given_up(keys)
+    assert counters.frames_given_up == 3
 
 
 def test_latency_is_that_of_frames_still_remembered() -> None:
