@@ -106,10 +106,12 @@ class InferenceSettings(_Part):
 
 
 class ServeSettings(_Part):
-    """Where page and REST are served."""
+    """Where page and REST are served. The key, which is new at each start, is also put into `key_file` for programs
+    such as Prometheus; a file that is there keeps its permissions, a new one is its owner's alone."""
 
     host: str = "127.0.0.1"
     port: Port = 8080
+    key_file: Path | None = None
 
 
 class LogSettings(_Part):
@@ -193,6 +195,7 @@ def _anchor_paths(tree: dict[str, Any], folder: Path) -> None:
         (tree.get("stream"), "own_key"),
         (tree.get("stream"), "peer_keys"),
         (tree.get("logs"), "folder"),
+        (tree.get("serve"), "key_file"),
     ):
         if isinstance(part, dict) and isinstance(part.get(key), str) and not part[key].startswith("~"):
             part[key] = str(folder / part[key])

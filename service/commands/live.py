@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import typer
 import uvicorn
 
-from acquisition.errors import EclipsError
+from acquisition.errors import BadInput, EclipsError
 from acquisition.node import AcquisitionNode
 from service import wiring
 from service.auth import new_key
@@ -134,11 +135,21 @@ def serve(config: Config = None, scene: Scene = None, size: Size = None, supervi
     key = first_line_of_pipe(supervised=supervised) or new_key()
     settings = _settings(config, scene, size)
     _start_logs("serve", settings, key)
+    if settings.serve.key_file is not None:
+        _keep_key(settings.serve.key_file.expanduser(), key)
     server = uvicorn.Server(wiring.server_config(settings, key))
     call_at_end(lambda: setattr(server, "should_exit", True), lambda: None, supervised=supervised)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     say(f"open http://{settings.serve.host}:{settings.serve.port}/?key={key}")
     asyncio.run(server.serve())
+
+
+def _keep_key(path: Path, key: str) -> None:
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(key)
+    except OSError as error:
+        raise BadInput(f"the key cannot be written to {path} (serve.key_file): {error}") from error
 
 
 def _start_logs(program: str, settings: Settings, *secrets: str) -> Logs:

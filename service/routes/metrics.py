@@ -17,8 +17,8 @@ router = APIRouter(tags=["status"])
 def metrics(wired: Wired, accept: Annotated[str, Header()] = "") -> Response:
     """Queues, drops, latencies and faults of all programs, as Prometheus text or OpenMetrics, by the Accept header.
 
-    Needs the same key as all else: a scraper sends it as a Bearer token (`authorization: credentials_file` in
-    `prometheus.yml`; an example is in `deploy/`). Answers at once from what the service last heard, also when the node
+    Needs the same key as all else, as a Bearer token: Prometheus reads it from the file that `[serve] key_file` names
+    (`deploy/prometheus.yml`). Answers at once from what the service last heard, also when the node
     is silent: then `eclips_node_up` is 0 and the node's own metrics are missing.
     """
     encode, media_type = choose_encoder(accept)

@@ -117,8 +117,11 @@ def test_a_scrape_follows_a_run_and_answers_when_the_node_is_gone(programs: Star
 
 
 def test_restarts_are_told_and_no_log_holds_the_key(start: Start, tmp_path: Path) -> None:
-    program = start("up", logs='level = "debug"')
+    key_file = tmp_path / "key"
+    program = start("up", logs='level = "debug"', serve=f'key_file = "{key_file.as_posix()}"')
     key = program.link.split("key=")[1]
+    assert key_file.read_text() == key
+    assert key_file.stat().st_mode & 0o077 == 0
     with program.client() as client:
         wait_until(lambda: client.get("/ready").json()["ready"], lambda: "never ready")
         assert httpx.get(program.link).status_code == 303

@@ -10,6 +10,7 @@ from typing import Any
 
 import cbor2
 import pytest
+import yaml
 import zmq
 from fastapi.testclient import TestClient
 from prometheus_client import generate_latest
@@ -29,7 +30,7 @@ from service import wiring
 from service.app import create_app
 from service.hub import Hub
 from service.metrics import Metrics
-from service.settings import load_settings
+from service.settings import Settings, load_settings
 
 KEY = "the-key"
 DOCUMENTED = {
@@ -259,6 +260,14 @@ def test_two_applications_count_for_themselves(client: TestClient, tmp_path: Pat
     with TestClient(other, headers={"Authorization": f"Bearer {KEY}"}) as second:
         routes = {one.labels.get("route") for one in families_of(second)["eclips_http_requests"].samples}
     assert "/colormaps" not in routes
+
+
+def test_the_example_for_prometheus_scrapes_what_the_service_serves(client: TestClient) -> None:
+    example = yaml.safe_load((Path(__file__).parents[2] / "deploy" / "prometheus.yml").read_text())
+    (job,) = example["scrape_configs"]
+    assert client.get(job["metrics_path"]).status_code == 200
+    assert job["static_configs"] == [{"targets": [f"127.0.0.1:{Settings().serve.port}"]}]
+    assert job["authorization"]["type"] == "Bearer"
 
 
 def test_open_metrics_are_told_to_those_who_ask(client: TestClient) -> None:
