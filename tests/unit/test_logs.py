@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from programs import eclips, wait_until, write_settings
+from programs import wait_until, write_settings
+from service.cli import app
 from service.logs import KEPT_FILES, LOCK, OURS, Logs, hidden
 from service.settings import LogSettings, Settings, load_settings
 
@@ -189,5 +191,5 @@ def test_logs_lie_beside_the_runs_unless_the_settings_say_otherwise(tmp_path: Pa
 
 
 def test_doctor_says_where_the_logs_are(tmp_path: Path) -> None:
-    found = json.loads(eclips("doctor", "--json", "--config", str(write_settings(tmp_path))).stdout)
-    assert found["logs"] == str(tmp_path / "runs-logs")
+    told = CliRunner().invoke(app, ["doctor", "--json", "--config", str(write_settings(tmp_path))])
+    assert json.loads(told.stdout)["logs"] == str(tmp_path / "runs-logs")

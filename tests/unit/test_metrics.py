@@ -223,11 +223,11 @@ def test_latency_is_that_of_frames_still_remembered() -> None:
     assert (counters.heights_kept, counters.heights_refused) == (2, 1)
 
 
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[TestClient]:
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     data, state, control = free_ports(3)
     stream = {"data_port": data, "state_port": state, "control_port": control}
-    app = create_app(load_settings(None, {"runs_folder": str(tmp_path / "runs"), "stream": stream}), KEY)
+    app = create_app(load_settings(None, {"runs_folder": str(tmp_path_factory.mktemp("app")), "stream": stream}), KEY)
     with TestClient(app, headers={"Authorization": f"Bearer {KEY}"}) as made:
         yield made
 
