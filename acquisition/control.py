@@ -94,6 +94,11 @@ class ControlServer:
     def close(self) -> None:
         self._thread.close()
 
+    @property
+    def errors(self) -> int:
+        """Calls of the socket thread that failed in a way nobody foresaw; each is in the log."""
+        return self._thread.errors
+
     def _on_request(self) -> None:
         identity, *parts = self._socket.recv_multipart()
         try:

@@ -14,6 +14,8 @@ from typing import Any
 import zmq
 
 from acquisition.clock import Clock, Instant
+from acquisition.control import ControlServer
+from acquisition.counters import NodeCounters
 from acquisition.devices import Reading, ScanRequest
 from acquisition.endpoints import CurveKeys, Endpoints
 from acquisition.errors import EclipsError, RecordingFailed
@@ -39,7 +41,8 @@ SOURCE = "acquisition"
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
     """`scan` is the default raster of a run, `fuse_frames` how many frames it fuses when it does not say; a run is
-    refused that would leave less than `low_space_bytes` free, and ended in order once less is free."""
+    refused that would leave less than `low_space_bytes` free, and ended in order once less is free. `restarts`: how
+    often a supervisor had to start this program again."""
 
     endpoints: Endpoints
     runs_folder: Path
@@ -49,6 +52,7 @@ class NodeSettings:
     interlocks: InterlockLimits = field(default_factory=InterlockLimits)
     fuse_frames: int = 0
     low_space_bytes: int = LOW_SPACE_BYTES
+    restarts: int = 0
 
 
 class AcquisitionNode:
@@ -71,6 +75,8 @@ class AcquisitionNode:
         self._recorders: dict[str, Recorder] = {}
         self.awaiting_heights: dict[str, Recorder] = {}
         self._hurried = False
+        self.counters = NodeCounters()
+        self.control: ControlServer | None = None
         self.latest_figures: Mapping[str, float] = {}
         self.state = StateKeeper(lab.devices, clock, self._take_sample)
         self.guard = Guard(lab, self.state, settings.interlocks, clock, self.tell)
@@ -108,6 +114,16 @@ class AcquisitionNode:
             return None
         return progress.plan.source if isinstance(progress.plan.source, ReplaySource) else None
 
+    @property
+    def run_id(self) -> str:
+        """The present or last run; empty before the first one."""
+        return self.machine.progress.run.run_id if self.machine.progress else ""
+
+    @property
+    def heights_waiting(self) -> int:
+        """Recorded frames of open runs that have no height yet."""
+        return sum(recorder.frames - recorder.manifest.heights for recorder in list(self._recorders.values()))
+
     def hurry(self) -> None:
         """End without waiting for heights: whoever could make them has gone."""
         self._hurried = True
@@ -129,23 +145,29 @@ class AcquisitionNode:
         if progress is not None and progress.recorder is not None:
             self._recorders[run.run_id] = progress.recorder
             self._announce(f"recording {progress.recorder.folder}")
+        self.counters.runs_started += 1
         self.stream.publish(run)
 
     def publish_frame(self, frame: Frame, run: RunStarted) -> None:
+        recorded = run.run_id in self._recorders
+        self.counters.published(frame.header.key, self.clock.now().monotonic_ns, recorded=recorded)
         self.stream.publish_frame(frame, run)
 
     def publish_finish(self, finished: RunFinished) -> None:
         self.stream.publish(finished)
 
     def acknowledge(self, run_id: str, sequence: int) -> None:
+        self.counters.acknowledged(run_id, sequence)
         self._announce(f"acknowledged {sequence}")
 
     def tell(self, name: str, text: str, severity: str = "info", **details: Any) -> None:
         """Put an event on the stream, into the recordings that are open, and into the log."""
         at = self.clock.now()
-        run = self.machine.progress.run.run_id if self.machine.progress else ""
-        event = Event(run, SOURCE, next(self._sequence), at.monotonic_ns, at.utc_ns, name, severity, text, details)
+        event = Event(
+            self.run_id, SOURCE, next(self._sequence), at.monotonic_ns, at.utc_ns, name, severity, text, details
+        )
         log.log(logging.INFO if severity == "info" else logging.WARNING, "%s: %s", name, text)
+        self.counters.event(name, severity)
         self.stream.publish(event)
         for recorder in list(self._recorders.values()):
             self._record(recorder.write_event, event)
@@ -176,7 +198,13 @@ class AcquisitionNode:
     # Heights
 
     def _take_result(self, result: Result) -> str:
-        """In the stream's thread: keep a worker's height with its run."""
+        """In the stream's thread: keep a worker's height with its run, and count it."""
+        reason = self._keep_result(result)
+        header = result.header
+        self.counters.height(header.key, self.clock.now().monotonic_ns, dict(header.timing_s), kept=not reason)
+        return reason
+
+    def _keep_result(self, result: Result) -> str:
         run_id = result.header.run_id
         self.latest_figures = result.header.figures
         recorder = self._recorders.get(run_id)
@@ -207,6 +235,7 @@ class AcquisitionNode:
             text = f"the heights of {run_id} could not be put in order: {error}"
             self.tell("recording", text, "alarm", run_id=run_id)
         else:
+            self.counters.runs_complete += 1
             self._announce(f"run {recorder.folder} complete: {frames} frames, {frames} heights")
             self.tell("run_complete", f"{run_id}: {frames} frames, {frames} heights", run_id=run_id)
         finally:
@@ -218,15 +247,18 @@ class AcquisitionNode:
         self.awaiting_heights.pop(run_id, None)
         self.stream.drop_run(run_id)
         missing = len(recorder.missing_heights())
+        self.counters.runs_incomplete += 1
         try:
             await asyncio.to_thread(recorder.close, "incomplete", reason)
         except (RecordingFailed, OSError) as error:
             log.critical("%s", error)
+        log.warning("run %s is incomplete: %s", run_id, reason, extra={"run_id": run_id, "announced": True})
         self._announce(
             f"run {recorder.folder} incomplete: {recorder.frames} frames, {missing} without height: {reason}"
         )
 
     async def _give_up_hopeless(self) -> None:
+        self.counters.given_up(self.stream.given_up)
         for run_id, recorder in list(self.awaiting_heights.items()):
             given_up = [sequence for run, sequence in self.stream.given_up if run == run_id]
             missing = recorder.missing_heights()
@@ -238,7 +270,7 @@ class AcquisitionNode:
     def _take_sample(self, channel: str, reading: Reading) -> None:
         progress = self.machine.progress
         sample = StateSample(
-            run_id=progress.run.run_id if progress else "",
+            run_id=self.run_id,
             source=SOURCE,
             sequence=next(self._sequence),
             monotonic_ns=reading.instant.monotonic_ns,

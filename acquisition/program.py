@@ -35,6 +35,7 @@ class AcquisitionProgram:
         self._control = ControlServer(
             self._context, self._settings.endpoints.control, self.carry_out, asyncio.get_running_loop(), keys
         )
+        self.node.control = self._control
         self._beating = asyncio.create_task(self._beat())
         return self
 

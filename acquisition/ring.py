@@ -32,17 +32,17 @@ class Ring:
     def __init__(self, budget_bytes: int) -> None:
         self._budget_bytes = budget_bytes
         self._entries: OrderedDict[int, Entry] = OrderedDict()
-        self._nbytes = 0
+        self.nbytes = 0
         self.last_serial = 0
 
     def add(self, key: Key, about: Part, parts: Sequence[Part]) -> Entry:
         self.last_serial += 1
         entry = Entry(self.last_serial, key, about, parts)
         self._entries[entry.serial] = entry
-        self._nbytes += entry.nbytes
-        while self._nbytes > self._budget_bytes and len(self._entries) > 1:
+        self.nbytes += entry.nbytes
+        while self.nbytes > self._budget_bytes and len(self._entries) > 1:
             _, oldest = self._entries.popitem(last=False)
-            self._nbytes -= oldest.nbytes
+            self.nbytes -= oldest.nbytes
         return entry
 
     def newest_after(self, serial: int) -> Entry | None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import xxhash
 
 from acquisition.clock import Clock, Instant
+from acquisition.counters import RecorderTimes
 from acquisition.devices import ScanRequest
 from acquisition.errors import EclipsError, RequestRefused
 from acquisition.frames import Exposure, Frame, JoinedValue, RunFinished, RunStarted
@@ -107,6 +108,7 @@ class RunMachine:
         self.state = "idle"
         self.fault = ""
         self.progress: Progress | None = None
+        self.recorder_times = RecorderTimes()
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._arming: asyncio.Task[Progress] | None = None
@@ -219,6 +221,7 @@ class RunMachine:
             instrument,
             lambda sequence: self._ports.acknowledge(run.run_id, sequence),
             simulated=plan.simulated,
+            times=self.recorder_times,
         )
 
     async def _acquire(self, progress: Progress, taking: asyncio.Task[str], digest: xxhash.xxh3_64) -> None:

@@ -27,10 +27,13 @@ SampleTaker = Callable[[str, Reading], None]
 
 @dataclass(slots=True)
 class Connection:
-    """Whether a device is there, and if not, why."""
+    """Whether a device is there, and if not, why; how often it came, and what it has read since the start."""
 
     connected: bool = False
     reason: str = "not connected yet"
+    connects: int = 0
+    readings: int = 0
+    invalid_readings: int = 0
 
 
 class StateKeeper:
@@ -72,10 +75,12 @@ class StateKeeper:
         return {channel: _at(list(history), middle_ns) for channel, history in self._histories.items() if history}
 
     async def _keep(self, device: Device, first_round: asyncio.Event) -> None:
+        connection = self.connections[device.name]
         while True:
             try:
                 async with device:
-                    self.connections[device.name] = Connection(True, "")
+                    connection.connected, connection.reason = True, ""
+                    connection.connects += 1
                     while True:
                         await self._sample(device)
                         first_round.set()
@@ -90,11 +95,15 @@ class StateKeeper:
     async def _sample(self, device: Device) -> None:
         async with asyncio.timeout(READ_TIMEOUT_S):
             readings = await device.read()
+        connection = self.connections[device.name]
         for quantity, reading in readings.items():
+            connection.readings += 1
+            connection.invalid_readings += not reading.valid
             self._remember(f"{device.name}.{quantity}", reading)
 
     def _lose(self, name: str, reason: str) -> None:
-        self.connections[name] = Connection(False, reason)
+        connection = self.connections[name]
+        connection.connected, connection.reason = False, reason
         lost = Reading(0.0, False, self._clock.now(), reason)
         for channel in [channel for channel in self._histories if channel.startswith(f"{name}.")]:
             self._remember(channel, lost)

@@ -8,12 +8,13 @@ from typing import Any
 from acquisition.node import AcquisitionNode
 from acquisition.replay import ReplaySource
 from acquisition.run import Progress
+from acquisition.stream import RESULT_RING_BYTES
 
 NM2_PER_M2 = 1e18
 
 
 def status_tree(node: AcquisitionNode) -> dict[str, Any]:
-    """State, run, disk, dose, devices, interlocks, workers and alarms; SI units, names carry them."""
+    """State, run, disk, dose, devices, interlocks, workers, alarms and counters; SI units, names carry them."""
     machine, progress = node.machine, node.machine.progress
     return {
         "utc_ns": node.clock.now().utc_ns,
@@ -35,6 +36,32 @@ def status_tree(node: AcquisitionNode) -> dict[str, Any]:
         "workers": node.stream.workers(),
         "alarms": node.guard.alarms.tree(),
         "simulated": node.lab.simulated,
+        "counters": _counters_tree(node),
+    }
+
+
+def _counters_tree(node: AcquisitionNode) -> dict[str, Any]:
+    """What grew since the node's start, how full its queues are, and what its disk takes: see `acquisition.counters`.
+
+    `waiting` are recorded frames without a height, `leased` frames, recorded or not, that workers hold. `ring` is what
+    recent frames and results hold of memory.
+    """
+    stream, times = node.stream, node.machine.recorder_times
+    return {
+        **node.counters.tree(),
+        "queues": {"waiting": node.heights_waiting, "leased": stream.leased},
+        "ring": {"bytes": stream.ring_bytes, "budget_bytes": node.settings.ring_bytes + RESULT_RING_BYTES},
+        "sockets": {
+            name: {"rejected": server.rejected, "errors": server.errors}
+            for name, server in (("data", stream), ("control", node.control))
+            if server is not None
+        },
+        "devices": {
+            name: {"connects": at.connects, "readings": at.readings, "invalid": at.invalid_readings}
+            for name, at in node.state.connections.items()
+        },
+        "recorder": {"write": times.write.tree(), "sync": times.sync.tree()},
+        "restarts": node.settings.restarts,
     }
 
 
@@ -77,7 +104,12 @@ def _disk_tree(node: AcquisitionNode, progress: Progress | None) -> dict[str, An
         elapsed_s = max(1e-3, (node.clock.now().monotonic_ns - progress.run.monotonic_ns) / 1e9)
         bytes_per_s = progress.frames * height * width * (2 * segments + 4) / elapsed_s
         hours_left = free_bytes / bytes_per_s / 3600
-    return {"free_bytes": free_bytes, "hours_left": hours_left, "folder": str(folder)}
+    return {
+        "free_bytes": free_bytes,
+        "low_space_bytes": node.settings.low_space_bytes,
+        "hours_left": hours_left,
+        "folder": str(folder),
+    }
 
 
 def _device_trees(node: AcquisitionNode) -> dict[str, Any]:

@@ -119,11 +119,26 @@ class StreamServer:
         """Frames, as (run, sequence), on which several workers failed."""
         return set(self._board.given_up)
 
+    @property
+    def errors(self) -> int:
+        """Calls of the socket thread that failed in a way nobody foresaw; each is in the log."""
+        return self._thread.errors
+
+    @property
+    def ring_bytes(self) -> int:
+        """What recent frames and results hold of memory."""
+        return self._board.frames.nbytes + self._results.nbytes
+
     def workers(self) -> list[dict[str, Any]]:
         """Who asked for work lately: name, provider, model, seconds since last seen."""
         now_ns = time.monotonic_ns()
         seen = [(worker.about, (now_ns - worker.last_seen_ns) / 1e9) for worker in list(self._workers.values())]
         return [{**about, "last_seen_s": age} for about, age in seen if age < WORKER_GONE_AFTER_S]
+
+    @property
+    def leased(self) -> int:
+        """Frames that were handed to workers and not answered."""
+        return len(self._board._leases)
 
     def _send_state(self, parts: list[wire.Part]) -> None:
         self._state.send_multipart(parts)

@@ -6,6 +6,8 @@ Only fusion in time looks beyond a frame: each worker fuses those that it gets i
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 from collections.abc import Callable
 
@@ -27,15 +29,25 @@ ASK_S = 1.0
 
 class Worker:
     """Works until `stop` is set. A frame that cannot be reconstructed is logged and left; the node hands it out again
-    and in the end gives it up, so one bad frame never ends a worker."""
+    and in the end gives it up, so one bad frame never ends a worker. `run_id` is what it works on, or worked on last;
+    `restarts`, how often a supervisor had to start its program again, is told to the node with what it counts."""
 
-    def __init__(self, pipeline: Pipeline, address: str, keys: CurveKeys | None, stop: threading.Event) -> None:
+    def __init__(
+        self, pipeline: Pipeline, address: str, keys: CurveKeys | None, stop: threading.Event, restarts: int = 0
+    ) -> None:
         self._pipeline = pipeline
         self._fused: FusedPipeline | None = None
         self._stop = stop
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        about = {"name": "worker", "provider": pipeline.provider, "model": pipeline.model}
-        self._consumer = DataConsumer(self._context, address, keys, about)
+        self._about = {
+            "name": f"{socket.gethostname()}-{os.getpid()}",
+            "provider": pipeline.provider,
+            "model": pipeline.model,
+            "restarts": str(restarts),
+        }
+        self._consumer = DataConsumer(self._context, address, keys, self._about)
+        self.run_id = ""
+        self.taken = 0
         self.done = 0
 
     def run(self, announce: Callable[[str], None]) -> None:
@@ -43,13 +55,17 @@ class Worker:
         while not self._stop.is_set():
             delivery = self._consumer.ask("work", timeout_s=ASK_S, lease_s=LEASE_S)
             if delivery is not None:
+                self.taken += 1
                 self._work(delivery)
+            counted = {"done": self.done, "failed": self.taken - self.done, "rejected": self._consumer.rejected}
+            self._about |= {name: str(count) for name, count in counted.items()}
         self._consumer.close()
         self._context.destroy(linger=200)
 
     def _work(self, delivery: Delivery) -> None:
         frame = delivery.message
         assert isinstance(frame, Frame)
+        self.run_id = frame.header.run_id
         name = f"frame {frame.header.sequence} of {frame.header.run_id}"
         try:
             instrument = parse_instrument(dict(delivery.run.instrument), f"run {delivery.run.run_id}")

@@ -18,7 +18,8 @@ from fastapi.staticfiles import StaticFiles
 from acquisition.errors import BadInput, ComponentFailed, EclipsError, LimitExceeded, RequestRefused
 from service.auth import COOKIE, KeyCheck
 from service.hub import Hub
-from service.routes import devices, live, plan, run, runs, status
+from service.metrics import Metrics, RequestMeter
+from service.routes import devices, live, metrics, plan, run, runs, status
 from service.routes.shared import Services
 from service.run_control import RunControl
 from service.settings import Settings
@@ -37,7 +38,7 @@ def create_app(settings: Settings, key: str) -> FastAPI:
         endpoints, keys = settings.stream.endpoints, settings.stream.keys
         hub = Hub(context, endpoints, keys)
         control = RunControl(context, endpoints.control, keys)
-        app.state.services = Services(settings, hub, control)
+        app.state.services = Services(settings, hub, control, Metrics(hub))
         await hub.start()
         yield
         await hub.stop()
@@ -45,9 +46,10 @@ def create_app(settings: Settings, key: str) -> FastAPI:
         context.destroy(linger=200)
 
     app = FastAPI(title="eclips-live", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
-    for routes in (status, plan, run, runs, devices, live):
+    for routes in (status, plan, run, runs, devices, live, metrics):
         app.include_router(routes.router, prefix="/api/v1", dependencies=[Depends(check)])
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    app.add_middleware(RequestMeter)
     _add_front_door(app, check)
     _add_problems(app)
     return app

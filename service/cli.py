@@ -9,6 +9,9 @@ import typer
 
 from acquisition.errors import EclipsError
 from service.commands import live, plan, recordings, tools, train
+from service.logs import tell_terminal
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="eclips",
@@ -24,12 +27,16 @@ for group in (live, recordings, plan, train, tools):
 
 def main() -> None:
     """Entry point of the command."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    tell_terminal()
     try:
         app()
     except EclipsError as error:
+        log.error("%s", error, extra={"announced": True})
         sys.stderr.write(f"eclips: {error}\n")
         sys.exit(2)
+    except Exception:
+        log.critical("ended by an error", exc_info=True, extra={"announced": True})
+        raise
 
 
 if __name__ == "__main__":

@@ -58,6 +58,8 @@ class Hub:
         self.frame_count = 0
         self.result_count = 0
         self.skipped = 0
+        self.rejected = {"frames": 0, "results": 0, "state": 0}
+        self.reconnects = 0
         self.status: dict[str, Any] = {}
         self.status_at = 0.0
         self.events: deque[Event] = deque(maxlen=REMEMBERED_EVENTS)
@@ -114,6 +116,7 @@ class Hub:
             if not self._watched.wait(0.5):
                 continue
             delivery = consumer.ask(wants, timeout_s=0.5)
+            self.rejected[wants] = consumer.rejected
             if delivery is not None:
                 take(delivery)
                 self._tell_loop()
@@ -132,7 +135,9 @@ class Hub:
         listener = StateListener(self._context, self._endpoints.state, self._keys)
         while not self._closing.is_set():
             message = listener.next(timeout_s=0.5)
+            self.rejected["state"] = listener.rejected
             if isinstance(message, Heartbeat):
+                self.reconnects += bool(self.status) and not self.connected
                 self.status = dict(message.status)
                 self.status_at = time.monotonic()
                 for name, value in self.status["figures"].items():

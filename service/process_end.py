@@ -1,13 +1,15 @@
-"""How a program learns that it should end: a signal, a word from its supervisor, or the end of its supervisor."""
+"""What a supervisor and its programs tell each other: how often one was started again, and that it should end."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
 
 END = "end"
+RESTARTS_VARIABLE = "ECLIPS_RESTARTS"
 
 
 def call_at_end(end: Callable[[], None], hurry: Callable[[], None], *, supervised: bool) -> None:
@@ -22,6 +24,16 @@ def call_at_end(end: Callable[[], None], hurry: Callable[[], None], *, supervise
 def first_line_of_pipe(*, supervised: bool) -> str:
     """What the supervisor passed on at the start; empty when there is none."""
     return sys.stdin.readline().strip() if supervised else ""
+
+
+def environment_with_restarts(restarts: int) -> dict[str, str]:
+    """This program's environment for a child that was started again so often."""
+    return {**os.environ, RESTARTS_VARIABLE: str(restarts)}
+
+
+def restarts_before() -> int:
+    """How often its supervisor had to start this program again; 0 without a supervisor."""
+    return int(os.environ.get(RESTARTS_VARIABLE, "0"))
 
 
 def _listen(end: Callable[[], None], hurry: Callable[[], None]) -> None:

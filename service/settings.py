@@ -106,10 +106,21 @@ class InferenceSettings(_Part):
 
 
 class ServeSettings(_Part):
-    """Where page and REST are served."""
+    """Where page and REST are served. The key, which is new at each start, is also put into `key_file` for programs
+    such as Prometheus; a file that is there keeps its permissions, a new one is its owner's alone."""
 
     host: str = "127.0.0.1"
     port: Port = 8080
+    key_file: Path | None = None
+
+
+class LogSettings(_Part):
+    """Where programs keep their logs, `level` and worse; by default in a folder beside the runs folder that has `-logs`
+    after its name. A program keeps at most five files of `max_bytes`, `PROGRAM.jsonl` being the newest."""
+
+    folder: Path | None = None
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    max_bytes: Annotated[int, Field(ge=64 * 1024)] = 8 * 2**20
 
 
 class Settings(_Part):
@@ -125,6 +136,12 @@ class Settings(_Part):
     recording: RecordingSettings = RecordingSettings()
     inference: InferenceSettings = InferenceSettings()
     serve: ServeSettings = ServeSettings()
+    logs: LogSettings = LogSettings()
+
+    @property
+    def logs_folder(self) -> Path:
+        folder = self.logs.folder
+        return folder.expanduser() if folder else self.runs_folder.with_name(f"{self.runs_folder.name}-logs")
 
 
 def load_settings(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Settings:
@@ -177,6 +194,8 @@ def _anchor_paths(tree: dict[str, Any], folder: Path) -> None:
         (tree, "instrument"),
         (tree.get("stream"), "own_key"),
         (tree.get("stream"), "peer_keys"),
+        (tree.get("logs"), "folder"),
+        (tree.get("serve"), "key_file"),
     ):
         if isinstance(part, dict) and isinstance(part.get(key), str) and not part[key].startswith("~"):
             part[key] = str(folder / part[key])

@@ -7,6 +7,7 @@ children see the end of the pipe, bring the lab to rest and leave. That works al
 from __future__ import annotations
 
 import contextlib
+import logging
 import subprocess
 import sys
 import threading
@@ -15,7 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.process_end import END
+from service.process_end import END, environment_with_restarts
+
+log = logging.getLogger(__name__)
 
 RESTART_AFTER_S = 0.5
 QUICK_DEATH_S = 5.0
@@ -38,6 +41,7 @@ class Part:
     process: subprocess.Popen[str] | None = None
     started_s: float = 0.0
     quick_deaths: int = 0
+    restarts: int = 0
     finished: bool = False
     threads: list[threading.Thread] = field(default_factory=list)
 
@@ -86,6 +90,7 @@ class Supervisor:
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
+            env=environment_with_restarts(part.restarts),
             **_OWN_GROUP,
         )
         assert part.process.stdin is not None
@@ -100,14 +105,19 @@ class Supervisor:
         for line in process.stdout:
             self._announce(line.rstrip("\n"))
 
+    def _tell(self, text: str) -> None:
+        self._announce(text)
+        log.warning("%s", text, extra={"announced": True})
+
     def _restart(self, part: Part, status: int) -> bool:
         """False when a part dies again and again right after its start: then restarting helps nobody."""
         quick = time.monotonic() - part.started_s < QUICK_DEATH_S
         part.quick_deaths = part.quick_deaths + 1 if quick else 0
         if part.quick_deaths >= MAX_QUICK_DEATHS:
-            self._announce(f"{part.name} ended with status {status} {MAX_QUICK_DEATHS} times in a row: giving up")
+            self._tell(f"{part.name} ended with status {status} {MAX_QUICK_DEATHS} times in a row: giving up")
             return False
-        self._announce(f"{part.name} ended with status {status}: starting it again")
+        part.restarts += 1
+        self._tell(f"{part.name} ended with status {status}: starting it again")
         self._before_restart(part.name)
         time.sleep(RESTART_AFTER_S)
         self._start(part)
@@ -131,7 +141,7 @@ class Supervisor:
         try:
             process.wait(patience_s)
         except subprocess.TimeoutExpired:
-            self._announce(f"{part.name} did not end within {ORDERLY_END_S:g} s and is killed")
+            self._tell(f"{part.name} did not end within {ORDERLY_END_S:g} s and is killed")
             process.kill()
             process.wait()
 

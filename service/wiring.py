@@ -19,6 +19,7 @@ from inference.pipeline import Pipeline
 from inference.registry import find_model_set
 from inference.worker import Worker
 from service.app import create_app
+from service.process_end import restarts_before
 from service.settings import Settings
 
 
@@ -62,6 +63,7 @@ def acquisition_program(settings: Settings, announce: Callable[[str], None]) -> 
         interlocks=settings.interlocks.limits(),
         fuse_frames=settings.inference.fuse_frames,
         low_space_bytes=settings.recording.low_space_bytes,
+        restarts=restarts_before(),
     )
     return AcquisitionProgram(lab(settings, clock), node_settings, clock, announce)
 
@@ -71,16 +73,19 @@ def pipeline(settings: Settings, model: str | None = None) -> Pipeline:
 
 
 def worker(settings: Settings, stop: threading.Event) -> Worker:
-    return Worker(pipeline(settings), settings.stream.endpoints.data, settings.stream.keys, stop)
+    return Worker(pipeline(settings), settings.stream.endpoints.data, settings.stream.keys, stop, restarts_before())
 
 
 def server_config(settings: Settings, key: str) -> uvicorn.Config:
-    """Compression of WebSocket messages is off: pictures do not shrink, and it costs half the frame rate."""
+    """Compression of WebSocket messages is off: pictures do not shrink, and it costs half the frame rate. Requests are
+    not logged, for the link of the first one holds the key; errors go to the logs of all programs."""
     return uvicorn.Config(
         create_app(settings, key),
         host=settings.serve.host,
         port=settings.serve.port,
+        log_config=None,
         log_level="warning",
+        access_log=False,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=2,
     )

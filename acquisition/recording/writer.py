@@ -17,6 +17,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from acquisition import wire
+from acquisition.counters import RecorderTimes
 from acquisition.errors import EclipsError, RecordingFailed
 from acquisition.frames import Event, Frame, Result, RunFinished, RunStarted, StateSample, checksum
 from acquisition.instrument import Instrument
@@ -39,7 +40,14 @@ class Recorder:
     """Writes one run. Methods may be called from any thread; any `RecordingFailed` must stop the run."""
 
     def __init__(
-        self, folder: Path, run: RunStarted, instrument: Instrument, acknowledge: Acknowledge, *, simulated: bool
+        self,
+        folder: Path,
+        run: RunStarted,
+        instrument: Instrument,
+        acknowledge: Acknowledge,
+        *,
+        simulated: bool,
+        times: RecorderTimes | None = None,
     ) -> None:
         """Makes `folder`, which must not exist, with instrument file, journal and, last of all, manifest."""
         self.folder = folder
@@ -58,6 +66,7 @@ class Recorder:
             simulated=simulated,
         )
         self._acknowledge = acknowledge
+        self._times = times or RecorderTimes()
         self._lock = threading.RLock()
         self._syncing = threading.Lock()
         self._heights_done: set[int] = set()
@@ -77,7 +86,7 @@ class Recorder:
 
     def write_frame(self, frame: Frame, truth_m: NDArray[np.float32] | None = None) -> None:
         """Raises `RecordingFailed` when this frame, or making an earlier one durable, failed."""
-        with self._guard():
+        with self._times.write.timed(), self._guard():
             place = self._frames.append(frame.images)
             line = {**wire.to_tree(frame.header), "place": PLACE.dump_python(place, mode="json")}
             if truth_m is not None:
@@ -224,8 +233,9 @@ class Recorder:
                 streams = [series.fileno() for series in (self._frames, self._truth, self._heights)]
                 descriptors = [os.dup(d) for d in (*streams, self._journal.fileno()) if d is not None]
             try:
-                for descriptor in descriptors:
-                    (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(descriptor)
+                with self._times.sync.timed():
+                    for descriptor in descriptors:
+                        (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(descriptor)
             except OSError as error:
                 self._failure = self._failure or error
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Annotated, Any
 import typer
 import uvicorn
 
-from acquisition.errors import EclipsError
+from acquisition.errors import BadInput, EclipsError
 from acquisition.node import AcquisitionNode
 from service import wiring
 from service.auth import new_key
 from service.commands.shared import Config, Supervised, say
+from service.logs import Logs
 from service.process_end import call_at_end, first_line_of_pipe
 from service.settings import Settings, load_settings
 from service.supervisor import Part, Supervisor
@@ -42,7 +44,7 @@ def up(config: Config = None, scene: Scene = None, frames: Frames = None, size: 
     settings = _settings(config, scene, size)
     wiring.check(settings)
     options = _options(config, scene=scene, size=size)
-    _supervise(settings, ["acquire", *options, *_option("frames", frames), *_option("fuse", fuse)], options)
+    _supervise("up", settings, ["acquire", *options, *_option("frames", frames), *_option("fuse", fuse)], options)
 
 
 def replay(
@@ -76,7 +78,7 @@ def replay(
     arguments += _option("replay-to", last) + _option("fuse", fuse)
     arguments += ["--replay-loop"] if loop else []
     arguments += ["--replay-record"] if record else []
-    _supervise(settings, arguments, options)
+    _supervise("replay", settings, arguments, options)
 
 
 def acquire(
@@ -119,7 +121,10 @@ def infer(config: Config = None, scene: Scene = None, size: Size = None, supervi
     settings = _settings(config, scene, size)
     stop = threading.Event()
     call_at_end(stop.set, lambda: None, supervised=supervised)
-    wiring.worker(settings, stop).run(say)
+    logs = _start_logs("infer", settings)
+    worker = wiring.worker(settings, stop)
+    logs.run_id = lambda: worker.run_id
+    worker.run(say)
 
 
 def serve(config: Config = None, scene: Scene = None, size: Size = None, supervised: Supervised = False) -> None:
@@ -129,6 +134,9 @@ def serve(config: Config = None, scene: Scene = None, size: Size = None, supervi
     """
     key = first_line_of_pipe(supervised=supervised) or new_key()
     settings = _settings(config, scene, size)
+    _start_logs("serve", settings, key)
+    if settings.serve.key_file is not None:
+        _keep_key(settings.serve.key_file.expanduser(), key)
     server = uvicorn.Server(wiring.server_config(settings, key))
     call_at_end(lambda: setattr(server, "should_exit", True), lambda: None, supervised=supervised)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
@@ -136,8 +144,23 @@ def serve(config: Config = None, scene: Scene = None, size: Size = None, supervi
     asyncio.run(server.serve())
 
 
-def _supervise(settings: Settings, acquire_arguments: list[str], options: list[str]) -> None:
+def _keep_key(path: Path, key: str) -> None:
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(key)
+    except OSError as error:
+        raise BadInput(f"the key cannot be written to {path} (serve.key_file): {error}") from error
+
+
+def _start_logs(program: str, settings: Settings, *secrets: str) -> Logs:
+    logs = Logs(program, secrets)
+    logs.start(settings.logs_folder, settings.logs)
+    return logs
+
+
+def _supervise(program: str, settings: Settings, acquire_arguments: list[str], options: list[str]) -> None:
     key = new_key()
+    _start_logs(program, settings, key)
     parts = [
         Part("acquire", acquire_arguments),
         Part("infer", ["infer", *options]),
@@ -162,8 +185,10 @@ async def _acquire(
     settings: Settings, first: tuple[str, dict[str, Any]] | None, *, ends_by_itself: bool, supervised: bool
 ) -> None:
     loop, end = asyncio.get_running_loop(), asyncio.Event()
+    logs = _start_logs("acquire", settings)
     program = wiring.acquisition_program(settings, say)
     node = program.node
+    logs.run_id = lambda: node.run_id
 
     def end_soon() -> None:
         loop.call_soon_threadsafe(end.set)

@@ -68,7 +68,7 @@ def bench(
 
 
 def doctor(config: Config = None, as_json: AsJson = False) -> None:
-    """What this machine can do: processors, providers really in use, ports, disk, serial ports.
+    """What this machine can do: processors, providers really in use, ports, disk, logs, serial ports.
 
     Example: eclips doctor
     """
@@ -78,6 +78,7 @@ def doctor(config: Config = None, as_json: AsJson = False) -> None:
         "cores": os.cpu_count(),
         "inference provider": Pipeline(settings.inference.model, settings.inference.provider).provider,
         "runs folder": str(settings.runs_folder),
+        "logs": str(settings.logs_folder),
         "free disk in GB": round(_free_bytes(settings.runs_folder) / 1e9, 1),
         "zmq": zmq.zmq_version(),
         "CURVE": zmq.has("curve"),

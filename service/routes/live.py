@@ -31,7 +31,8 @@ class Wish(BaseModel):
 async def status_socket(socket: WebSocket, wired: Wired) -> None:
     """The status four times a second and every event as it happens."""
     await socket.accept()
-    await _race(_push_status(socket, wired), _until_closed(socket))
+    with wired.metrics.websocket_clients.labels("status").track_inprogress():
+        await _race(_push_status(socket, wired), _until_closed(socket))
 
 
 @router.websocket("/live")
@@ -39,7 +40,7 @@ async def live_socket(socket: WebSocket, wired: Wired) -> None:
     """One binary message per request, as soon as something newer than the last one is there."""
     await socket.accept()
     wishes: asyncio.Queue[Wish] = asyncio.Queue(maxsize=1)
-    with wired.hub.watching():
+    with wired.hub.watching(), wired.metrics.websocket_clients.labels("live").track_inprogress():
         await _race(_push_pictures(socket, wired, wishes), _take_wishes(socket, wishes))
 
 
@@ -71,10 +72,13 @@ async def _push_pictures(socket: WebSocket, wired: Wired, wishes: asyncio.Queue[
         wish = await wishes.get()
         while not await hub.wait(is_new, WAIT_S):
             continue
+        if sent[0] >= 0:
+            wired.metrics.live_skipped.inc(max(0, hub.frame_count - sent[0] - 1))
         sent = (hub.frame_count, hub.result_count)
         assert hub.frame is not None
         message = await asyncio.to_thread(live_message, hub.frame, hub.result, wish.layers, wish.max_px)
         await socket.send_bytes(message)
+        wired.metrics.live_sent.inc()
 
 
 async def _take_wishes(socket: WebSocket, wishes: asyncio.Queue[Wish]) -> None:
