@@ -249,7 +249,8 @@ class AcquisitionNode:
             reason=reading.reason,
         )
         self.stream.publish(sample)
-        if self.machine.state == "acquiring" and progress is not None and progress.recorder is not None:
+        acquiring = self.machine.state == "acquiring" and self.replaying is None
+        if acquiring and progress is not None and progress.recorder is not None:
             self._record(progress.recorder.write_state, sample)
 
     def _record(self, write: Callable[[Any], None], message: Any) -> None:

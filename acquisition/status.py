@@ -47,6 +47,8 @@ def _run_tree(state: str, progress: Progress) -> dict[str, Any]:
             "position": source.position,
             "total": source.total,
             "speed": source.speed,
+            "missing": source.missing,
+            "damaged": len(source.damaged),
         }
     return {
         "run_id": progress.run.run_id,
