@@ -17,6 +17,7 @@ from acquisition.replay import ReplaySource
 from acquisition.run import MAX_FRAMES, RunPlan
 from acquisition.status import status_tree
 
+MAX_PROBLEMS = 10
 FuseFrames = Annotated[int, Field(ge=0, le=1024)]
 FrameNumber = Annotated[int, Field(ge=0, le=MAX_FRAMES)]
 Side = Annotated[int, Field(ge=16, le=8192)]
@@ -95,7 +96,7 @@ class Commands:
     async def carry_out(self, name: str, arguments: Mapping[str, Any]) -> Any:
         """The value of the command. Raises `RequestRefused` for unknown names and whatever the command raises."""
         if name not in self._by_name:
-            raise RequestRefused(f"command {name!r} is unknown", permitted=tuple(self._by_name))
+            raise RequestRefused(f"command {name[:80]!r} is unknown", permitted=tuple(self._by_name))
         model, command = self._by_name[name]
         if name != "status":
             self._node.guard.operator_seen()
@@ -203,5 +204,7 @@ def _checked(model: type[Arguments], arguments: Mapping[str, Any]) -> Arguments:
     try:
         return model.model_validate(dict(arguments))
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
-        raise BadInput(f"{problems}; nothing was done") from None
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        told = [f"{'.'.join(map(str, problem['loc']))[:80]}: {problem['msg']}" for problem in found[:MAX_PROBLEMS]]
+        more = f" and {len(found) - MAX_PROBLEMS} more" if len(found) > MAX_PROBLEMS else ""
+        raise BadInput(f"{'; '.join(told)}{more}; nothing was done") from None

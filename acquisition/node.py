@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -178,7 +179,7 @@ class AcquisitionNode:
     def _take_result(self, result: Result) -> str:
         """In the stream's thread: keep a worker's height with its run."""
         run_id = result.header.run_id
-        self.latest_figures = result.header.figures
+        self.latest_figures = {name: value for name, value in result.header.figures.items() if math.isfinite(value)}
         recorder = self._recorders.get(run_id)
         if recorder is None:
             progress = self.machine.progress
