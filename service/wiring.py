@@ -21,6 +21,8 @@ from inference.worker import Worker
 from service.app import create_app
 from service.settings import Settings
 
+MAX_SOCKET_MESSAGE_BYTES = 64 * 1024
+
 
 def instrument(settings: Settings) -> Instrument:
     """The instrument of the settings' file, or the default four-quadrant one."""
@@ -82,6 +84,7 @@ def server_config(settings: Settings, key: str) -> uvicorn.Config:
         port=settings.serve.port,
         log_level="warning",
         ws_per_message_deflate=False,
+        ws_max_size=MAX_SOCKET_MESSAGE_BYTES,
         timeout_graceful_shutdown=2,
     )
 
