@@ -164,7 +164,10 @@ class ControlClient:
         deadline_utc_ns = time.time_ns() + round(deadline_s * 1e9)
         command = Command(command_id, name, dict(arguments or {}), deadline_utc_ns, command_id)
         stop = time.monotonic() + deadline_s
-        message = cbor2.dumps(_COMMAND.dump_python(command))
+        try:
+            message = cbor2.dumps(_COMMAND.dump_python(command))
+        except UnicodeEncodeError as error:
+            raise BadInput(f"{name[:80]}: its arguments hold what is no text: {error}") from None
         if len(message) > wire.MAX_HEADER_BYTES:
             raise BadInput(f"{name[:80]} has {len(message)} bytes of arguments, the limit is {wire.MAX_HEADER_BYTES}")
         try:

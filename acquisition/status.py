@@ -10,6 +10,8 @@ from acquisition.replay import ReplaySource
 from acquisition.run import Progress
 
 NM2_PER_M2 = 1e18
+MOST_BACKFILLS_TOLD = 20
+"""A status must fit into a header."""
 
 
 def status_tree(node: AcquisitionNode) -> dict[str, Any]:
@@ -23,7 +25,7 @@ def status_tree(node: AcquisitionNode) -> dict[str, Any]:
         "run": _run_tree(machine.state, progress) if progress else None,
         "backfill": [
             {"run_id": run_id, "heights": recorder.manifest.heights, "frames": recorder.frames}
-            for run_id, recorder in list(node.awaiting_heights.items())
+            for run_id, recorder in list(node.awaiting_heights.items())[:MOST_BACKFILLS_TOLD]
         ],
         "drops": {"skipped": node.stream.skipped, "rejected": node.stream.rejected},
         "disk": _disk_tree(node, progress),

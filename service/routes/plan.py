@@ -18,16 +18,18 @@ from service.routes.shared import Services, Wired
 router = APIRouter(tags=["plan"])
 
 Side = Annotated[int | None, Query(ge=16, le=8192)]
+Length = Annotated[float | None, Query(ge=1e-12, le=0.1)]
+Dose = Annotated[float | None, Query(ge=1e-3, le=1e9)]
 
 
 @router.get("/plan")
 def plan(
     wired: Wired,
-    terrace_m: float | None = None,
-    step_m: float | None = None,
+    terrace_m: Length = None,
+    step_m: Length = None,
     width_px: Side = None,
     height_px: Side = None,
-    dose: float | None = None,
+    dose: Dose = None,
 ) -> dict[str, Any]:
     """Noise, time, tilt, saturation and advice for the newest frame's instrument, or for the settings' before one.
 
