@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -13,10 +14,12 @@ from acquisition.devices import ScanRequest
 from acquisition.errors import BadInput, RequestRefused
 from acquisition.node import AcquisitionNode
 from acquisition.replay import ReplaySource
-from acquisition.run import RunPlan
+from acquisition.run import MAX_FRAMES, RunPlan
 from acquisition.status import status_tree
 
+MAX_PROBLEMS = 10
 FuseFrames = Annotated[int, Field(ge=0, le=1024)]
+FrameNumber = Annotated[int, Field(ge=0, le=MAX_FRAMES)]
 Side = Annotated[int, Field(ge=16, le=8192)]
 
 
@@ -25,7 +28,7 @@ class StartRun(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     record: bool = True
-    frames: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    frames: Annotated[int, Field(ge=1, le=MAX_FRAMES)] | None = None
     width_px: Side | None = None
     height_px: Side | None = None
     name: Annotated[str, Field(max_length=80)] = "run"
@@ -36,21 +39,23 @@ class StartRun(BaseModel):
 
 
 class StartReplay(BaseModel):
-    """`run` is a run's name in the runs folder, or a path. `first` and `last` are positions in the recording."""
+    """`run` is a run's name in the runs folder, or a path. `first` and `last` are frame numbers, both included."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    run: str
-    speed: str = "1"
+    run: Annotated[str, Field(min_length=1, max_length=1000)]
+    speed: Annotated[str, Field(max_length=20)] = "1"
     loop: bool = False
-    first: Annotated[int, Field(ge=0)] = 0
-    last: Annotated[int, Field(ge=0)] | None = None
+    first: FrameNumber = 0
+    last: FrameNumber | None = None
     record: bool = False
     fuse_frames: FuseFrames | None = None
 
 
 class Seek(BaseModel):
+    """`position` counts the frames of the replay from 0; it is played at once."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
-    position: int
+    position: FrameNumber
 
 
 class Acknowledge(BaseModel):
@@ -91,7 +96,7 @@ class Commands:
     async def carry_out(self, name: str, arguments: Mapping[str, Any]) -> Any:
         """The value of the command. Raises `RequestRefused` for unknown names and whatever the command raises."""
         if name not in self._by_name:
-            raise RequestRefused(f"command {name!r} is unknown", permitted=tuple(self._by_name))
+            raise RequestRefused(f"command {name[:80]!r} is unknown", permitted=tuple(self._by_name))
         model, command = self._by_name[name]
         if name != "status":
             self._node.guard.operator_seen()
@@ -127,14 +132,15 @@ class Commands:
         return {"run_id": (await self._node.machine.start(plan)).run_id}
 
     async def _replay(self, replay: StartReplay) -> Any:
-        inside = self._node.settings.runs_folder / replay.run
-        source = ReplaySource(
-            inside if inside.is_dir() else Path(replay.run),
+        source = await asyncio.to_thread(
+            ReplaySource,
+            _run_path(self._node.settings.runs_folder, replay.run),
             self._node.clock,
             speed=replay.speed,
             loop=replay.loop,
             first=replay.first,
             last=replay.last,
+            tell=self._node.tell,
         )
         manifest = source.recorded.manifest
         plan = RunPlan(
@@ -185,9 +191,20 @@ class Commands:
         self._node.guard.alarms.acknowledge(acknowledge.alarm)
 
 
+def _run_path(runs_folder: Path, run: str) -> Path:
+    """Raises `BadInput` for what the system refuses as a path."""
+    try:
+        inside = runs_folder / run
+        return inside if inside.is_dir() else Path(run)
+    except OSError as error:
+        raise BadInput(f"there is no recorded run {run[:80]!r}: {error.strerror}") from None
+
+
 def _checked(model: type[Arguments], arguments: Mapping[str, Any]) -> Arguments:
     try:
         return model.model_validate(dict(arguments))
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
-        raise BadInput(f"{problems}; nothing was done") from None
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        told = [f"{'.'.join(map(str, problem['loc']))[:80]}: {problem['msg']}" for problem in found[:MAX_PROBLEMS]]
+        more = f" and {len(found) - MAX_PROBLEMS} more" if len(found) > MAX_PROBLEMS else ""
+        raise BadInput(f"{'; '.join(told)}{more}; nothing was done") from None

@@ -10,11 +10,11 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import cbor2
 import zmq
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from acquisition import wire
 from acquisition.endpoints import CurveKeys, check_reachable_only_by_friends, secure_client, secure_server
@@ -32,17 +32,19 @@ log = logging.getLogger(__name__)
 
 REMEMBERED_ANSWERS = 256
 DEFAULT_DEADLINE_S = 10.0
+MAX_REASON_CHARACTERS = 4000
+Name = Annotated[str, Field(max_length=200)]
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """`deadline_utc_ns`: not begun after it. A repeated `idempotency_key` gets the first one's answer again."""
 
-    id: str
-    name: str
+    id: Name
+    name: Name
     arguments: dict[str, Any]
     deadline_utc_ns: int
-    idempotency_key: str
+    idempotency_key: Name
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,10 @@ class ControlServer:
 
     def _reply(self, identity: bytes, command_id: str, done: Future[Answer]) -> None:
         if not done.cancelled():
-            tree = {**_ANSWER.dump_python(done.result()), "id": command_id}
+            answer = done.result()
+            # A reason may repeat what a peer sent; the answer must still fit into a header.
+            changes = {"id": command_id, "reason": answer.reason[:MAX_REASON_CHARACTERS]}
+            tree = {**_ANSWER.dump_python(answer), **changes}
             self._socket.send_multipart([identity, cbor2.dumps(tree)])
 
     async def _carry_out(self, command: Command) -> Answer:
@@ -165,11 +170,22 @@ class ControlClient:
         command = Command(command_id, name, dict(arguments or {}), deadline_utc_ns, command_id)
         stop = time.monotonic() + deadline_s
         try:
-            self._socket.send(cbor2.dumps(_COMMAND.dump_python(command)))
+            message = cbor2.dumps(_COMMAND.dump_python(command))
+        except UnicodeEncodeError as error:
+            raise BadInput(f"{name[:80]}: its arguments hold what is no text: {error}") from None
+        if len(message) > wire.MAX_HEADER_BYTES:
+            raise BadInput(f"{name[:80]} has {len(message)} bytes of arguments, the limit is {wire.MAX_HEADER_BYTES}")
+        try:
+            self._socket.send(message)
         except zmq.Again:
             raise ComponentFailed(f"there is no acquisition node at {self._address}, or it refuses our key") from None
         while (left_s := stop - time.monotonic()) > 0 and self._socket.poll(max(1, round(left_s * 1000))):
-            answer = _ANSWER.validate_python(wire.load_map(self._socket.recv()))
+            try:
+                answer = _ANSWER.validate_python(wire.load_map(self._socket.recv()))
+            except (MessageRejected, ValidationError) as error:
+                raise ComponentFailed(
+                    f"the acquisition node at {self._address} answered {name} with: {error}"
+                ) from None
             if answer.id == command_id:
                 return _value_of(answer)
         raise ComponentFailed(f"the acquisition node at {self._address} did not answer {name} within {deadline_s:g} s")

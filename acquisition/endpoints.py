@@ -34,7 +34,10 @@ class CurveKeys:
 
 def check_reachable_only_by_friends(address: str, keys: CurveKeys | None) -> None:
     """Raise `BadInput` for an address beyond loopback without keys."""
-    host = urlsplit(address).hostname or ""
+    try:
+        host = urlsplit(address).hostname or ""
+    except ValueError as error:
+        raise BadInput(f"{address!r} is no address: {error}") from None
     if keys is None and not _is_loopback(host):
         raise BadInput(
             f"{address} can be reached from other machines, which needs keys: make them with `eclips keys` and name "

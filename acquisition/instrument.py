@@ -214,7 +214,7 @@ def load_instrument(path: Path) -> Instrument:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"instrument file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"instrument file {path} cannot be read: {error}") from error
     return parse_instrument(tree, f"instrument file {path}")
 

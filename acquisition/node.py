@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -206,7 +207,7 @@ class AcquisitionNode:
 
     def _keep_result(self, result: Result) -> str:
         run_id = result.header.run_id
-        self.latest_figures = result.header.figures
+        self.latest_figures = {name: value for name, value in result.header.figures.items() if math.isfinite(value)}
         recorder = self._recorders.get(run_id)
         if recorder is None:
             progress = self.machine.progress
@@ -281,7 +282,8 @@ class AcquisitionNode:
             reason=reading.reason,
         )
         self.stream.publish(sample)
-        if self.machine.state == "acquiring" and progress is not None and progress.recorder is not None:
+        acquiring = self.machine.state == "acquiring" and self.replaying is None
+        if acquiring and progress is not None and progress.recorder is not None:
             self._record(progress.recorder.write_state, sample)
 
     def _record(self, write: Callable[[Any], None], message: Any) -> None:

@@ -11,6 +11,10 @@ from acquisition.clock import Instant
 from acquisition.frames import Exposure, Frame, FrameHeader, JoinedValue, Optics, RunStarted, checksum
 from acquisition.instrument import Instrument
 
+REPLAY_CHANGES = frozenset({"run_id", "source", "sequence", "flags"})
+"""All that a replay changes of a frame's header: the run is a new one, its frames are counted from 0, and `flags` says
+`replayed`. Times, state, optics and checksum stay what they were when the frame was taken."""
+
 
 def start_run(
     start: Instant,
@@ -40,7 +44,7 @@ def start_run(
 
 
 def stamp(run: RunStarted, sequence: int, exposure: Exposure, state: Mapping[str, JoinedValue]) -> Frame:
-    """The frame that `exposure` becomes. A replayed one keeps the times, state and checksum it was recorded with."""
+    """The frame that `exposure` becomes. A replayed one keeps all that it was recorded with but `REPLAY_CHANGES`."""
     if exposure.recorded is not None:
         header = replace(
             exposure.recorded,

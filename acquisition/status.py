@@ -11,6 +11,8 @@ from acquisition.run import Progress
 from acquisition.stream import RESULT_RING_BYTES
 
 NM2_PER_M2 = 1e18
+MOST_BACKFILLS_TOLD = 20
+"""A status must fit into a header."""
 
 
 def status_tree(node: AcquisitionNode) -> dict[str, Any]:
@@ -24,7 +26,7 @@ def status_tree(node: AcquisitionNode) -> dict[str, Any]:
         "run": _run_tree(machine.state, progress) if progress else None,
         "backfill": [
             {"run_id": run_id, "heights": recorder.manifest.heights, "frames": recorder.frames}
-            for run_id, recorder in list(node.awaiting_heights.items())
+            for run_id, recorder in list(node.awaiting_heights.items())[:MOST_BACKFILLS_TOLD]
         ],
         "drops": {"skipped": node.stream.skipped, "rejected": node.stream.rejected},
         "disk": _disk_tree(node, progress),
@@ -74,6 +76,8 @@ def _run_tree(state: str, progress: Progress) -> dict[str, Any]:
             "position": source.position,
             "total": source.total,
             "speed": source.speed,
+            "missing": source.missing,
+            "damaged": len(source.damaged),
         }
     return {
         "run_id": progress.run.run_id,

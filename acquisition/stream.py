@@ -31,6 +31,8 @@ WANTS = ("frames", "results", "work")
 MODES = ("latest", "every")
 MAX_LEASE_S = 120.0
 WORKER_GONE_AFTER_S = 10.0
+MAX_ABOUT = 8
+MAX_ABOUT_CHARACTERS = 200
 RESULT_RING_BYTES = 64 * 1024 * 1024
 
 
@@ -249,8 +251,16 @@ def _credit(identity: bytes, request: dict[str, Any]) -> Credit:
     about = request.get("about", {})
     if wants not in WANTS or mode not in MODES:
         raise MessageRejected(f"a credit wants {wants!r} in mode {mode!r}; known are {WANTS} and {MODES}")
-    if type(after) is not int or type(nonce) is not int or type(epoch) is not int or not isinstance(about, dict):
-        raise MessageRejected("a credit needs integers after, nonce and epoch")
+    if type(after) is not int or type(nonce) is not int or type(epoch) is not int or after < 0:
+        raise MessageRejected("a credit needs integers after, nonce and epoch, after not negative")
+    if (
+        not isinstance(about, dict)
+        or len(about) > MAX_ABOUT
+        or any(
+            not isinstance(value, str) or len(name) + len(value) > MAX_ABOUT_CHARACTERS for name, value in about.items()
+        )
+    ):
+        raise MessageRejected(f"a credit tells about its worker in {MAX_ABOUT} short texts at most")
     if not isinstance(lease_s, int | float) or not 0 <= lease_s <= MAX_LEASE_S:
         raise MessageRejected(f"lease of {lease_s!r} s is outside 0 to {MAX_LEASE_S:g} s")
     return Credit(identity, wants, mode, after, nonce, epoch, round(lease_s * NANOSECONDS_PER_SECOND), about)

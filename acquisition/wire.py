@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
+from io import BytesIO
+from math import isfinite
 from operator import mul
 from typing import Any
 
@@ -29,6 +31,11 @@ from acquisition.frames import (
 
 SCHEMA = 1
 MAX_HEADER_BYTES = 64 * 1024
+MAX_DEPTH = 32
+MAX_DIMENSIONS = 3
+MAX_FIGURES = 100
+MAX_SIDE = 65536
+MAX_TOLD = 80
 Part = bytes | memoryview
 
 _HEADERS: dict[str, TypeAdapter[Any]] = {
@@ -60,16 +67,17 @@ def to_tree(header: Any) -> dict[str, Any]:
 
 def from_tree(tree: Mapping[str, Any]) -> Any:
     """The header a tree stands for. Raises `MessageRejected` on an unknown schema or kind, or a wrong field."""
-    if tree.get("schema") != SCHEMA:
-        raise MessageRejected(f"schema {tree.get('schema')!r} is unknown; this version reads schema {SCHEMA}")
-    kind = tree.get("kind")
+    schema, kind = tree.get("schema"), tree.get("kind")
+    if schema != SCHEMA:
+        raise MessageRejected(f"schema {_told(schema)} is unknown; this version reads schema {SCHEMA}")
     if not isinstance(kind, str) or kind not in _HEADERS:
-        raise MessageRejected(f"message kind {kind!r} is unknown")
+        raise MessageRejected(f"message kind {_told(kind)} is unknown")
     try:
         return _HEADERS[kind].validate_python(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise MessageRejected(f"{kind}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise MessageRejected(f"{kind}: {where[:MAX_TOLD]}: {first['msg'][:MAX_TOLD]}") from None
 
 
 def encode(message: Message) -> list[Part]:
@@ -107,16 +115,55 @@ def decode(parts: Sequence[Part]) -> Message:
 
 
 def load_map(part: Part) -> dict[str, Any]:
-    """The map that a CBOR part holds. Raises `MessageRejected` when it is too large or no map."""
+    """The map that a CBOR part holds: text, numbers up to 64 bits, true, false, none, and lists and maps of these.
+
+    Raises `MessageRejected` when it is too large, no such map, or more than one.
+    """
     if len(part) > MAX_HEADER_BYTES:
         raise MessageRejected(f"header of {len(part)} bytes is above the limit of {MAX_HEADER_BYTES}")
+    stream = BytesIO(part)
     try:
-        tree = cbor2.loads(bytes(part))
+        tree = cbor2.CBORDecoder(
+            stream,
+            tag_hook=_refuse_tag,
+            semantic_decoders=_REFUSED_TAGS,
+            max_depth=MAX_DEPTH,
+            allow_duplicate_keys=False,
+            strict_hashable_types=True,
+        ).decode()
     except Exception as error:  # any exception of the decoder means the same here: these bytes are not a header
         raise MessageRejected(f"header is not CBOR: {type(error).__name__}") from None
     if not isinstance(tree, dict):
         raise MessageRejected(f"header is a {type(tree).__name__}, not a map")
+    if stream.tell() != len(part):
+        raise MessageRejected(f"header has {len(part) - stream.tell()} bytes more than its map")
+    if not _is_plain(tree):
+        raise MessageRejected("header holds values that are neither text, numbers, lists nor maps")
     return tree
+
+
+def _refuse_tag(*_: Any) -> Any:
+    raise ValueError("a header has no tags")
+
+
+# What cbor2 would make of tags is none of ours, and some cost much from few bytes: regular expressions, fractions,
+# references from a list to itself.
+_REFUSED_TAGS = dict.fromkeys(
+    (*range(6), 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799), _refuse_tag
+)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(inner) for key, inner in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float)
+
+
+def _told(value: Any) -> str:
+    """Whatever a peer sent, short enough for a message."""
+    return repr(value[:MAX_TOLD] if isinstance(value, str) else value)[:MAX_TOLD]
 
 
 def _decode_frame(header: FrameHeader, payloads: Sequence[Part]) -> Frame:
@@ -136,10 +183,14 @@ def _decode_result(header: ResultHeader, layers: Any, payloads: Sequence[Part]) 
         raise MessageRejected(f"result {header.sequence}: its layers do not match its {len(payloads)} payloads")
     arrays: dict[str, NDArray[Any]] = {}
     for layer, payload in zip(layers, payloads, strict=True):
-        name = layer.get("name") if isinstance(layer, dict) else None
-        if not isinstance(name, str) or name in arrays or layer.get("dtype") not in _LAYER_DTYPES:
-            raise MessageRejected(f"result {header.sequence}: bad layer {str(layer)[:80]}")
-        arrays[name] = _array(payload, layer["dtype"], layer.get("shape"), f"result {header.sequence} layer {name}")
+        name, dtype = (layer.get(key) if isinstance(layer, dict) else None for key in ("name", "dtype"))
+        if not isinstance(name, str) or name in arrays or not isinstance(dtype, str) or dtype not in _LAYER_DTYPES:
+            raise MessageRejected(f"result {header.sequence}: bad layer {_told(layer)}")
+        arrays[name] = _array(payload, dtype, layer.get("shape"), f"result {header.sequence} layer {_told(name)}")
+    if not all(map(isfinite, (header.pixel_size_m, *header.timing_s.values()))):
+        raise MessageRejected(f"result {header.sequence}: its pixel size or timing is no finite number")
+    if len(header.figures) > MAX_FIGURES or max(map(len, header.figures), default=0) > MAX_TOLD:
+        raise MessageRejected(f"result {header.sequence}: more than {MAX_FIGURES} figures, or a name above {MAX_TOLD}")
     height = arrays.get("height")
     if next(iter(arrays)) != "height" or height is None or height.ndim != 2 or height.dtype != np.float32:
         raise MessageRejected(f"result {header.sequence}: the first layer must be height, (H, W) float32")
@@ -147,8 +198,9 @@ def _decode_result(header: ResultHeader, layers: Any, payloads: Sequence[Part]) 
 
 
 def _array(payload: Part, dtype: str, shape: Any, what: str) -> NDArray[Any]:
-    if not isinstance(shape, list | tuple) or not all(type(side) is int and 0 < side <= 65536 for side in shape):
-        raise MessageRejected(f"{what}: bad shape {str(shape)[:80]}")
+    sides = shape if isinstance(shape, list | tuple) and len(shape) <= MAX_DIMENSIONS else ()
+    if not sides or not all(type(side) is int and 0 < side <= MAX_SIDE for side in sides):
+        raise MessageRejected(f"{what}: bad shape {_told(shape)}")
     expected = reduce(mul, shape, np.dtype(dtype).itemsize)
     if len(payload) != expected:
         raise MessageRejected(f"{what}: {len(payload)} bytes do not fill shape {tuple(shape)} of {dtype} ({expected})")

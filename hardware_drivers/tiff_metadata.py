@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,8 @@ FEI_TAG = 34682
 CENTIMETRE = 3
 LARGEST_PIXEL_M = 1.0e-4
 FULL_SCALE_8_TO_16 = 257
+MOST_COMPRESSION = 1100
+"""Deflate makes at most 1032 bytes of one, other methods for greyscale images less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ def read_image_file(path: Path) -> ImageFile:
     """
     try:
         with tifffile.TiffFile(path) as file:
+            _check_size(file, path)
             images = [_grey(page.asarray(), path) for page in file.pages]
             if len({image.shape for image in images}) > 1:
                 raise BadInput(f"{path} has pages of different sizes: {[image.shape for image in images]}")
@@ -57,6 +61,14 @@ def read_image_file(path: Path) -> ImageFile:
     return ImageFile(path, pages, pixel_size_m=pixel_size_m)
 
 
+def _check_size(file: tifffile.TiffFile, path: Path) -> None:
+    """A few damaged bytes can declare any size: no more memory is asked for than the file can hold."""
+    held = os.fstat(file.filehandle.fileno()).st_size
+    needed = sum(page.nbytes if page.compression == 1 else page.nbytes // MOST_COMPRESSION for page in file.pages)
+    if needed > held:
+        raise BadInput(f"{path} declares more pixels than its {held} bytes can hold: it is damaged or cut off")
+
+
 def _from_fei(path: Path, pages: NDArray[np.uint16], tag: object) -> ImageFile:
     """The tag is INI text; image rows are [Image] ResolutionY, the data bar lies below whatever DatabarHeight says."""
     parser = configparser.ConfigParser(strict=False, interpolation=None)
@@ -67,6 +79,8 @@ def _from_fei(path: Path, pages: NDArray[np.uint16], tag: object) -> ImageFile:
             text = tag.decode("latin-1") if isinstance(tag, bytes) else str(tag)
             parser.read_string(text.replace("\x00", ""))
         rows = parser.getint("Image", "ResolutionY", fallback=pages.shape[1])
+        if rows < 1:
+            raise ValueError(f"ResolutionY is {rows}")
         return ImageFile(
             path,
             np.ascontiguousarray(pages[:, :rows]),

@@ -10,21 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import zmq
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import FileResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 
 from acquisition.errors import BadInput, ComponentFailed, EclipsError, LimitExceeded, RequestRefused
 from service.auth import COOKIE, KeyCheck
 from service.hub import Hub
 from service.metrics import Metrics, RequestMeter
+from service.problems import PROBLEMS, problem
 from service.routes import devices, live, metrics, plan, run, runs, status
 from service.routes.shared import Services
 from service.run_control import RunControl
 from service.settings import Settings
 
 PAGE = Path(__file__).parent / "page"
+MAX_PROBLEMS = 10
 PLOTLY = Path(str(files("plotly"))) / "package_data" / "plotly.min.js"
 
 
@@ -45,9 +48,9 @@ def create_app(settings: Settings, key: str) -> FastAPI:
         control.close()
         context.destroy(linger=200)
 
-    app = FastAPI(title="eclips-live", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="eclips-live", version="1", lifespan=lifespan, openapi_url=None)
     for routes in (status, plan, run, runs, devices, live, metrics):
-        app.include_router(routes.router, prefix="/api/v1", dependencies=[Depends(check)])
+        app.include_router(routes.router, prefix="/api/v1", dependencies=[Depends(check)], responses=PROBLEMS)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     app.add_middleware(RequestMeter)
     _add_front_door(app, check)
@@ -76,6 +79,10 @@ def _add_front_door(app: FastAPI, check: KeyCheck) -> None:
         """The service itself is alive; needs no key."""
         return {"status": "ok"}
 
+    @app.get("/api/v1/openapi.json", include_in_schema=False, dependencies=[Depends(check)])
+    def openapi() -> dict[str, Any]:
+        return app.openapi()
+
 
 def _add_problems(app: FastAPI) -> None:
     """Every error as problem+json (RFC 9457) with value, limit and what is permitted instead."""
@@ -89,16 +96,21 @@ def _add_problems(app: FastAPI) -> None:
             extra = {"value": value, "limit": error.limit, "setting": error.setting}
         elif isinstance(error, RequestRefused):
             extra = {"permitted": list(error.permitted)}
-        return _problem(status_code, title, str(error), **extra)
+        return problem(status_code, title, str(error), **extra)
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> Response:
-        return _problem(error.status_code, "refused", str(error.detail))
+        return problem(error.status_code, "refused", str(error.detail), headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc'][1:]))}: {p['msg']}" for p in error.errors())
-        return _problem(422, "invalid request", problems)
+        found = [f"{'.'.join(map(str, p['loc'][1:]))[:80]}: {p['msg']}" for p in error.errors()]
+        more = f" and {len(found) - MAX_PROBLEMS} more" if len(found) > MAX_PROBLEMS else ""
+        return problem(422, "invalid request", "; ".join(found[:MAX_PROBLEMS]) + more)
+
+    @app.exception_handler(Exception)
+    async def bug(_: Request, error: Exception) -> Response:
+        return problem(500, "failed", f"{type(error).__name__}: {error}")
 
 
 def _kind_of(error: EclipsError) -> tuple[int, str]:
@@ -113,8 +125,3 @@ def _kind_of(error: EclipsError) -> tuple[int, str]:
             return 503, "a component does not answer"
         case _:
             return 500, "failed"
-
-
-def _problem(status_code: int, title: str, detail: str, **extra: Any) -> Response:
-    body = {"type": "about:blank", "title": title, "status": status_code, "detail": detail, **extra}
-    return JSONResponse(body, status_code, media_type="application/problem+json")

@@ -30,8 +30,18 @@ class KeyCheck:
         offered = bearer or connection.cookies.get(COOKIE)
         if not self.matches(offered):
             raise HTTPException(
-                401, "a key is needed: open the link that `eclips` printed, or send it as a Bearer token"
+                401,
+                "a key is needed: open the link that `eclips` printed, or send it as a Bearer token",
+                {"WWW-Authenticate": "Bearer"},
             )
         origin = connection.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != connection.headers.get("host"):
+        if origin is not None and _host_of(origin) != connection.headers.get("host"):
             raise HTTPException(403, f"requests from pages of {origin} are refused")
+
+
+def _host_of(origin: str) -> str | None:
+    """None for what is no origin."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None

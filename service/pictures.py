@@ -63,13 +63,15 @@ def npy(array: NDArray[Any]) -> bytes:
 
 
 def shrink(images: NDArray[Any], max_px: int) -> NDArray[Any]:
-    """(..., H, W) reduced by an integer factor, by area averaging, until neither side is above `max_px`."""
+    """(..., H, W) reduced by an integer factor, by area averaging, until neither side is above `max_px`; of a side
+    shorter than the factor one pixel remains."""
     height, width = images.shape[-2:]
     factor = max(1, -(-max(height, width) // max_px))
     if factor == 1:
         return images
-    rows, columns = height // factor, width // factor
-    cut = images[..., : rows * factor, : columns * factor]
-    blocks = cut.reshape(*images.shape[:-2], rows, factor, columns, factor)
+    down, across = min(factor, height), min(factor, width)
+    rows, columns = height // down, width // across
+    cut = images[..., : rows * down, : columns * across]
+    blocks = cut.reshape(*images.shape[:-2], rows, down, columns, across)
     shrunk: NDArray[Any] = blocks.mean(axis=(-3, -1), dtype=np.float32).astype(images.dtype)
     return shrunk

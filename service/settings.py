@@ -16,6 +16,7 @@ from acquisition.interlocks import InterlockLimits
 from acquisition.recording.disk import LOW_SPACE_BYTES
 
 RUNS_VARIABLE = "ECLIPS_RUNS"
+MAX_TOLD = 200
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -87,7 +88,7 @@ class StreamSettings(_Part):
             raise BadInput("stream.own_key and stream.peer_keys belong together: give both, or neither")
         if self.own_key is None or self.peer_keys is None:
             return None
-        return CurveKeys(self.own_key.expanduser(), self.peer_keys.expanduser())
+        return CurveKeys(_expanded(self.own_key, "stream.own_key"), _expanded(self.peer_keys, "stream.peer_keys"))
 
 
 class RecordingSettings(_Part):
@@ -153,7 +154,7 @@ def load_settings(path: Path | None = None, overrides: dict[str, Any] | None = N
     if path is not None:
         try:
             tree = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise BadInput(f"settings file {path} cannot be read: {error}") from error
         _anchor_paths(tree, path.parent)
     _merge(tree, overrides or {})
@@ -164,7 +165,8 @@ def load_settings(path: Path | None = None, overrides: dict[str, Any] | None = N
     except ValidationError as error:
         problems = "; ".join(_explain(problem) for problem in error.errors())
         raise BadInput(f"{path or 'settings'}: {problems}") from None
-    return settings.model_copy(update={"runs_folder": settings.runs_folder.expanduser()})
+    paths = {"runs_folder": settings.runs_folder, "instrument": settings.instrument}
+    return settings.model_copy(update={name: path and _expanded(path, name) for name, path in paths.items()})
 
 
 def environment_with_runs(folder: Path) -> dict[str, str]:
@@ -175,7 +177,7 @@ def environment_with_runs(folder: Path) -> dict[str, str]:
 def _explain(problem: Any) -> str:
     location = ".".join(str(key) for key in problem["loc"])
     if problem["type"] != "extra_forbidden":
-        return f"{location}: {problem['msg']} (got {problem['input']!r})"
+        return f"{location}: {problem['msg']} (got {repr(problem['input'])[:MAX_TOLD]})"
     model: type[BaseModel] = Settings
     for key in problem["loc"][:-1]:
         inner = model.model_fields[str(key)].annotation
@@ -201,9 +203,20 @@ def _anchor_paths(tree: dict[str, Any], folder: Path) -> None:
             part[key] = str(folder / part[key])
 
 
+def _expanded(path: Path, name: str) -> Path:
+    """With `~` as the home folder. Raises `BadInput` for a user who has none."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise BadInput(f"{name} = {str(path)!r}: {error}; write the folder out") from None
+
+
 def _merge(tree: dict[str, Any], overrides: dict[str, Any]) -> None:
+    """A table that the file gives as something else is left for the check to complain about."""
     for key, value in overrides.items():
         if isinstance(value, dict):
-            _merge(tree.setdefault(key, {}), value)
+            inner = tree.setdefault(key, {})
+            if isinstance(inner, dict):
+                _merge(inner, value)
         elif value is not None:
             tree[key] = value

@@ -22,6 +22,8 @@ from service.app import create_app
 from service.process_end import restarts_before
 from service.settings import Settings
 
+MAX_SOCKET_MESSAGE_BYTES = 64 * 1024
+
 
 def instrument(settings: Settings) -> Instrument:
     """The instrument of the settings' file, or the default four-quadrant one."""
@@ -87,6 +89,7 @@ def server_config(settings: Settings, key: str) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         ws_per_message_deflate=False,
+        ws_max_size=MAX_SOCKET_MESSAGE_BYTES,
         timeout_graceful_shutdown=2,
     )
 

@@ -1,7 +1,8 @@
-"""The real programs for tests: `eclips` commands, and `eclips up` with ports and folders of its own."""
+"""The programs for tests: `eclips` commands, and a microscope with ports and folders of its own."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -16,6 +17,9 @@ from typing import Any
 
 import httpx
 import pytest
+
+from service import wiring
+from service.settings import load_settings
 
 ECLIPS = [sys.executable, "-m", "service.cli"]
 PATIENCE_S = 60.0
@@ -126,6 +130,46 @@ class Program:
             except subprocess.TimeoutExpired:
                 self.process.kill()
         self._reader.join(5)
+
+
+class Laboratory:
+    """The acquisition program with a simulated lab, and a worker if asked for, in this process: quick to start."""
+
+    def __init__(self, config: Path, *, with_worker: bool = False) -> None:
+        self.settings = load_settings(config)
+        self.said: list[str] = []
+        self.program = wiring.acquisition_program(self.settings, self.said.append)
+        self._stop = threading.Event()
+        self._worker = wiring.worker(self.settings, self._stop) if with_worker else None
+
+    async def __aenter__(self) -> Laboratory:
+        await self.program.__aenter__()
+        if self._worker is not None:
+            self._working = threading.Thread(target=self._worker.run, args=(self.said.append,), daemon=True)
+            self._working.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.program.node.hurry()
+        await self.program.__aexit__()
+        if self._worker is not None:
+            self._stop.set()
+            self._working.join(PATIENCE_S)
+
+    async def ask(self, name: str, **arguments: Any) -> Any:
+        return await self.program.carry_out(name, arguments)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    async def recorded(self, name: str, **arguments: Any) -> Path:
+        """The folder of the run that `start` or `replay` records, once it is complete with its heights."""
+        started = await self.ask(name, **arguments)
+        folder = self.settings.runs_folder / str(started["run_id"])
+        await self.until(lambda: any(line.startswith(f"run {folder} complete") for line in self.said))
+        return folder
 
 
 def wait_until(condition: Callable[[], Any], complaint: Callable[[], str], patience_s: float = PATIENCE_S) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,11 @@ def frame(sequence: int) -> Frame:
         "run", "test", sequence, sequence, sequence, 0, 1, None, SHAPE, "uint16", checksum(images), OPTICS
     )
     return Frame(header, images)
+
+
+def header_changes(one: FrameHeader, other: FrameHeader) -> set[str]:
+    """Names of the fields in which two headers differ."""
+    return {field.name for field in fields(FrameHeader) if getattr(one, field.name) != getattr(other, field.name)}
 
 
 def truth_m(sequence: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,9 @@ from acquisition.recording.tiff_chain import walk_pages
 from acquisition.recording.tiff_series import Place
 
 STEMS = ("frames", "truth", "heights")
+
+Span = tuple[int, int]
+"""First and last, both included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +52,29 @@ def verify(path: Path) -> Verification:
     return Verification(tuple(run.sequences), len(run.heights), tuple(findings))
 
 
+def gaps(run: RecordedRun, first: int = 0, last: int | None = None) -> list[Span]:
+    """Frames from `first` to `last` (to the end that the run once had, if None) that were not recorded."""
+    end = last_sequence(run) if last is None else last
+    sequences = [first - 1, *(number for number in sorted(run.frames) if first <= number <= end), end + 1]
+    return [(before + 1, after - 1) for before, after in pairwise(sequences) if after - before > 1]
+
+
 def name_spans(numbers: Iterable[int], what: str = "frame") -> str:
     """Numbers as people say them: `frame 3`, `frames 3, 7 to 9`."""
-    spans: list[tuple[int, int]] = []
+    spans: list[Span] = []
     for number in sorted(numbers):
         if spans and number - spans[-1][1] <= 1:
             spans[-1] = (spans[-1][0], number)
         else:
             spans.append((number, number))
+    return told_spans(spans, what)
+
+
+def told_spans(spans: Sequence[Span], what: str = "frame") -> str:
+    """Spans as people say them, first and last included."""
     one = len(spans) == 1 and spans[0][0] == spans[0][1]
-    return f"{what}{'' if one else 's'} {_spans(spans)}"
+    named = ", ".join(f"{first}" if first == last else f"{first} to {last}" for first, last in spans)
+    return f"{what}{'' if one else 's'} {named}"
 
 
 def known_pages(run: RecordedRun) -> dict[str, int]:
@@ -144,13 +160,12 @@ def _fault(path: Path) -> str:
 
 def _missing_frames(run: RecordedRun) -> list[str]:
     """Gaps between the recorded frames, and before the end that the run once had."""
-    sequences = [-1, *sorted(run.frames), last_sequence(run) + 1]
-    gaps = [(before + 1, after - 1) for before, after in pairwise(sequences) if after - before > 1]
-    if not gaps:
+    lacking = gaps(run)
+    if not lacking:
         return []
-    one = len(gaps) == 1 and gaps[0][0] == gaps[0][1]
+    one = len(lacking) == 1 and lacking[0][0] == lacking[0][1]
     why = "journal lines are damaged or gone" if run.damaged_lines else "never recorded, or their journal lines gone"
-    return [f"frame{'' if one else 's'} {_spans(gaps)} {'is' if one else 'are'} missing: {why}"]
+    return [f"{told_spans(lacking)} {'is' if one else 'are'} missing: {why}"]
 
 
 def _journal(run: RecordedRun) -> list[str]:
@@ -198,7 +213,3 @@ def _counts(run: RecordedRun) -> list[str]:
     if run.finished is not None and run.finished.digest != digest_of(run):
         findings.append("the digest over all frames does not match the one at the end of the run")
     return findings
-
-
-def _spans(spans: Iterable[tuple[int, int]]) -> str:
-    return ", ".join(f"{first}" if first == last else f"{first} to {last}" for first, last in spans)

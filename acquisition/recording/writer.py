@@ -105,7 +105,9 @@ class Recorder:
 
     def write_result(self, result: Result) -> str:
         """Keep the first result of each frame. Returns "" when kept, else why not."""
-        sequence = result.header.sequence
+        sequence, size_px = result.header.sequence, result.height_m.shape
+        if size_px != self.run.shape[1:]:
+            return f"height {sequence} is {size_px} pixels, the frames of this run are {self.run.shape[1:]}"
         with self._guard():
             if sequence in self._heights_done:
                 return f"frame {sequence} has its height already"

@@ -11,9 +11,13 @@ from typing import Annotated, Any
 
 import typer
 import uvicorn
+import zmq
 
+from acquisition.clock import SystemClock
+from acquisition.control import ControlClient
 from acquisition.errors import BadInput, EclipsError
 from acquisition.node import AcquisitionNode
+from acquisition.replay import ReplaySource
 from service import wiring
 from service.auth import new_key
 from service.commands.shared import Config, Supervised, say
@@ -29,10 +33,11 @@ Fuse = Annotated[
     int | None, typer.Option("--fuse", min=0, max=1024, help="Also show heights of so many frames fused; 0 for none.")
 ]
 STATUS_LINE_INTERVAL_S = 1.0
+COMMAND_DEADLINE_S = 5.0
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (up, acquire, infer, serve, replay):
+    for command in (up, acquire, infer, serve, replay, step, seek):
         app.command()(command)
 
 
@@ -52,8 +57,8 @@ def replay(
     config: Config = None,
     speed: Annotated[str, typer.Option(help="1, 4, ... times the recorded pace, max, or step.")] = "1",
     loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
-    first: Annotated[int, typer.Option("--from", min=0, help="First frame to play.")] = 0,
-    last: Annotated[int | None, typer.Option("--to", min=0, help="Last frame to play.")] = None,
+    first: Annotated[int, typer.Option("--from", min=0, help="Number of the first frame to play.")] = 0,
+    last: Annotated[int | None, typer.Option("--to", min=0, help="Number of the last frame to play.")] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Record the replay, with its heights, as a new run.")
     ] = False,
@@ -61,9 +66,13 @@ def replay(
 ) -> None:
     """Play a recording through the live stream, page included; ends with the recording.
 
-    Example: eclips replay ~/eclips-runs/2026-11-21T10-22-05-000_run --speed 4
+    At speed `step` each frame waits for the page, for `eclips step` or for `eclips seek`.
+
+    Example: eclips replay ~/eclips-runs/2026-11-21T10-22-05-000_run --speed 4 --from 120 --to 300
     """
     settings = _settings(config)
+    # Refused here and at once rather than by the part that will play it.
+    ReplaySource(run, SystemClock(), speed=speed, loop=loop, first=first, last=last)
     options = _options(config)
     arguments = [
         "acquire",
@@ -79,6 +88,25 @@ def replay(
     arguments += ["--replay-loop"] if loop else []
     arguments += ["--replay-record"] if record else []
     _supervise("replay", settings, arguments, options)
+
+
+def step(config: Config = None) -> None:
+    """Let the replay that runs at speed `step` play one more frame.
+
+    Example: eclips step
+    """
+    _command(_settings(config), "step", {})
+
+
+def seek(
+    position: Annotated[int, typer.Argument(min=0, help="Which frame of the replay to play next, counted from 0.")],
+    config: Config = None,
+) -> None:
+    """Let a replay go on at another frame, which is played at once.
+
+    Example: eclips seek 120
+    """
+    _command(_settings(config), "seek", {"position": position})
 
 
 def acquire(
@@ -179,6 +207,16 @@ def _supervise(program: str, settings: Settings, acquire_arguments: list[str], o
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: supervisor.interrupt())
     raise typer.Exit(supervisor.run())
+
+
+def _command(settings: Settings, name: str, arguments: dict[str, Any]) -> None:
+    """One command to the acquisition node that the settings name."""
+    with zmq.Context() as context:
+        client = ControlClient(context, settings.stream.endpoints.control, settings.stream.keys)
+        try:
+            client.call(name, arguments, deadline_s=COMMAND_DEADLINE_S)
+        finally:
+            client.close()
 
 
 async def _acquire(

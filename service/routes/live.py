@@ -17,13 +17,14 @@ router = APIRouter()
 
 STATUS_INTERVAL_S = 0.25
 WAIT_S = 1.0
+LayerName = Annotated[str, Field(max_length=80)]
 
 
 class Wish(BaseModel):
     """One credit: what the page shows and how large."""
 
     model_config = ConfigDict(extra="forbid")
-    layers: list[str] = Field(default_factory=lambda: ["segments", "height"], max_length=8)
+    layers: list[LayerName] = Field(default_factory=lambda: ["segments", "height"], max_length=8)
     max_px: Annotated[int, Field(ge=16, le=4096)] = 512
 
 
@@ -83,17 +84,28 @@ async def _push_pictures(socket: WebSocket, wired: Wired, wishes: asyncio.Queue[
 
 async def _take_wishes(socket: WebSocket, wishes: asyncio.Queue[Wish]) -> None:
     while True:
-        text = await socket.receive_text()
+        text = await _receive(socket)
         try:
             await wishes.put(Wish.model_validate_json(text))
         except ValidationError as error:
-            await socket.close(1007, str(error.errors()[0]["msg"])[:100])
+            problem = error.errors(include_url=False, include_context=False, include_input=False)[0]["msg"]
+            await socket.close(1007, problem.encode("ascii", "replace").decode()[:100])
             return
 
 
 async def _until_closed(socket: WebSocket) -> None:
     while True:
-        await socket.receive_text()
+        await _receive(socket)
+
+
+async def _receive(socket: WebSocket) -> str | bytes:
+    """The next message, text or binary. Raises `WebSocketDisconnect`."""
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1005))
+    text = message.get("text")
+    received: str | bytes = message["bytes"] if text is None else text
+    return received
 
 
 async def _race(*sides: Coroutine[Any, Any, None]) -> None:

@@ -18,6 +18,8 @@ from service.routes.shared import Services, Wired
 router = APIRouter(tags=["plan"])
 
 Side = Annotated[int | None, Query(ge=16, le=8192)]
+LENGTHS_M = (1e-12, 0.1)
+DOSES = (1e-3, 1e9)
 
 
 @router.get("/plan")
@@ -35,10 +37,23 @@ def plan(
     """
     if (terrace_m is None) != (step_m is None):
         raise BadInput("terrace_m and step_m belong together: give both, or neither")
+    for name, value, limits in (
+        ("terrace_m", terrace_m, LENGTHS_M),
+        ("step_m", step_m, LENGTHS_M),
+        ("dose", dose, DOSES),
+    ):
+        _check(name, value, limits)
     feature = None if terrace_m is None or step_m is None else Feature(terrace_m, step_m)
     instrument, shape, simulated_dose = _in_use(wired)
     shape = (height_px or shape[0], width_px or shape[1])
     return asdict(plan_settings(instrument, feature, shape, simulated_dose if dose is None else dose))
+
+
+def _check(name: str, value: float | None, limits: tuple[float, float]) -> None:
+    """What is not above 0 the planner refuses itself; beyond these limits its sums would overflow."""
+    low, high = limits
+    if value is not None and value > 0 and not low <= value <= high:
+        raise BadInput(f"{name} = {value:g} is outside {low:g} to {high:g}")
 
 
 def _in_use(wired: Services) -> tuple[Instrument, tuple[int, int], float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,12 +21,16 @@ router = APIRouter(prefix="/runs", tags=["runs"])
 
 Accept = Annotated[str, Header()]
 PREVIEW_PX = 1024
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+PICTURES: dict[int | str, dict[str, Any]] = {
+    200: {"content": dict.fromkeys(("image/png", "image/tiff", "application/octet-stream"), _BYTES)}
+}
 
 
 @router.get("")
 def runs(wired: Wired) -> list[dict[str, Any]]:
-    """Every run in the runs folder, the newest first."""
-    return [_tree(path) for path in find_runs(wired.settings.runs_folder)]
+    """Every run in the runs folder, the newest first; one whose manifest does not hold has the status `damaged`."""
+    return [_tree_or_damage(path) for path in find_runs(wired.settings.runs_folder)]
 
 
 @router.get("/{run_id}")
@@ -33,7 +38,7 @@ def run(wired: Wired, run_id: str) -> dict[str, Any]:
     return _tree(_path(wired.settings.runs_folder, run_id))
 
 
-@router.get("/{run_id}/frames/{sequence}")
+@router.get("/{run_id}/frames/{sequence}", response_class=Response, responses=PICTURES)
 def frame(wired: Wired, run_id: str, sequence: int, accept: Accept = "image/png") -> Response:
     """The segment images of a frame as PNG, TIFF or NPY, by the Accept header."""
     recorded = RecordedRun(_path(wired.settings.runs_folder, run_id))
@@ -41,7 +46,7 @@ def frame(wired: Wired, run_id: str, sequence: int, accept: Accept = "image/png"
     return _as(accept, found.images, found.header.optics.pixel_size_m, "gray")
 
 
-@router.get("/{run_id}/heights/{sequence}")
+@router.get("/{run_id}/heights/{sequence}", response_class=Response, responses=PICTURES)
 def height(wired: Wired, run_id: str, sequence: int, accept: Accept = "image/png") -> Response:
     """The height map of a frame in metres as TIFF or NPY, or coloured as PNG, by the Accept header."""
     recorded = RecordedRun(_path(wired.settings.runs_folder, run_id))
@@ -58,9 +63,40 @@ def verify_run(wired: Wired, run_id: str) -> dict[str, Any]:
 def _path(runs_folder: Path, run_id: str) -> Path:
     """Only a plain name inside the runs folder will do."""
     path = runs_folder / run_id
-    if Path(run_id).name != run_id or run_id in (".", "..") or not (path / MANIFEST).is_file():
-        raise BadInput(f"there is no recorded run {run_id!r}")
+    try:
+        known = Path(run_id).name == run_id and run_id not in (".", "..") and (path / MANIFEST).is_file()
+    except OSError:  # such as a name longer than the system takes
+        known = False
+    if not known:
+        raise BadInput(f"there is no recorded run {run_id[:80]!r}")
     return path
+
+
+def _tree_or_damage(path: Path) -> dict[str, Any]:
+    """One damaged run must not hide the others."""
+    try:
+        return _tree(path)
+    except BadInput as error:
+        nothing = dict.fromkeys(("frames", "heights", "started_utc_ns"), 0)
+        unknown = {
+            "shape": [0, 0, 0],
+            "pixel_size_m": None,
+            "model": "",
+            "notes": "",
+            "simulated": False,
+            "thumbnail": None,
+        }
+        told = {"run_id": path.name, "status": "damaged", "reason": str(error), "bytes": _bytes(path)}
+        return told | nothing | unknown
+
+
+def _bytes(path: Path) -> int:
+    """Files may come and go while a run is recorded."""
+    total = 0
+    for file in path.iterdir():
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def _tree(path: Path) -> dict[str, Any]:
@@ -71,7 +107,7 @@ def _tree(path: Path) -> dict[str, Any]:
         "reason": manifest.reason,
         "frames": manifest.frames,
         "heights": manifest.heights,
-        "bytes": sum(file.stat().st_size for file in path.iterdir() if file.is_file()),
+        "bytes": _bytes(path),
         "started_utc_ns": manifest.started_utc_ns,
         "shape": manifest.shape,
         "pixel_size_m": manifest.pixel_size_m,

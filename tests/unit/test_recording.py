@@ -10,6 +10,7 @@ import pytest
 import tifffile
 
 from acquisition.errors import BadInput, RecordingFailed, RequestRefused
+from acquisition.frames import Result
 from acquisition.instrument import four_quadrant
 from acquisition.recording import RecordedRun, Recorder, repair, verify
 from acquisition.recording.disk import check_disk_space
@@ -138,3 +139,14 @@ def test_an_existing_folder_is_not_overwritten(tmp_path: Path) -> None:
 def test_a_run_without_room_on_disk_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestRefused, match="make room"):
         check_disk_space(tmp_path, (4, 4096, 4096), 10**7)
+
+
+def test_a_height_of_another_size_than_its_run_is_refused_and_the_right_one_still_kept(tmp_path: Path) -> None:
+    recorder = record(tmp_path / "run", 1, [])
+    whole = result(0)
+    cut = Result(whole.header, {"height": whole.height_m[:-1]})
+    assert recorder.write_result(cut) == "height 0 is (23, 32) pixels, the frames of this run are (24, 32)"
+    assert recorder.missing_heights() == [0]
+    assert recorder.write_result(whole) == ""
+    finish(recorder)
+    assert verify(tmp_path / "run").ok
