@@ -44,12 +44,9 @@ class Dsm(nn.Module):
         super().__init__()
         self.net = UNet(FEATURES, RINGS * HARMONICS, width, depth, blocks)
         self.trust = nn.Parameter(torch.zeros(()))
-        self.accepts = nn.Sequential(nn.Linear(2, 16), nn.GELU(), nn.Linear(16, 2))
-        self.weaken = nn.Sequential(nn.Linear(SEGMENT_FEATURES, 32), nn.GELU(), nn.Linear(32, RINGS * ORDERS))
         quarter = torch.sinc(torch.arange(ORDERS) / 4.0)  # how a segment of a quarter of a ring weakens each order
-        for layer, start in ((self.accepts[2], torch.zeros(2)), (self.weaken[2], quarter.repeat(RINGS))):
-            nn.init.normal_(layer.weight, std=0.02)
-            layer.bias = nn.Parameter(start)
+        self.accepts = _guesses(2, 16, torch.zeros(2))
+        self.weaken = _guesses(SEGMENT_FEATURES, 32, quarter.repeat(RINGS))
 
     def forward(
         self,
@@ -206,6 +203,14 @@ def rises(height: Tensor, steps: Sequence[int]) -> Tensor:
         padded = functional.pad(height[:, None], (step, step, step, step), mode="replicate")
         found.append(functional.conv2d(padded, across / step, dilation=step))
     return functools.reduce(torch.maximum, found)
+
+
+def _guesses(inputs: int, width: int, start: Tensor) -> nn.Sequential:
+    """A few numbers to a few others, near `start` untrained."""
+    last = nn.Linear(width, len(start))
+    nn.init.normal_(last.weight, std=0.02)
+    last.bias = nn.Parameter(start)
+    return nn.Sequential(nn.Linear(inputs, width), nn.GELU(), last)
 
 
 def _rise_to(down: int, right: int) -> list[list[float]]:
