@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -163,7 +164,7 @@ class AcquisitionNode:
         self.awaiting_heights[progress.run.run_id] = recorder
         missing = recorder.missing_heights()
         if missing:
-            recorded = RecordedRun(recorder.folder)
+            recorded = await asyncio.to_thread(RecordedRun, recorder.folder)
             self.stream.add_backfill(progress.run, missing, recorded.read_frame)
         else:
             await self._complete(recorder)
@@ -177,8 +178,14 @@ class AcquisitionNode:
 
     def _take_result(self, result: Result) -> str:
         """In the stream's thread: keep a worker's height with its run."""
+        reason = self._keep_result(result)
+        if not reason:
+            figures = result.header.figures
+            self.latest_figures = {name: value for name, value in figures.items() if math.isfinite(value)}
+        return reason
+
+    def _keep_result(self, result: Result) -> str:
         run_id = result.header.run_id
-        self.latest_figures = result.header.figures
         recorder = self._recorders.get(run_id)
         if recorder is None:
             progress = self.machine.progress
@@ -190,7 +197,7 @@ class AcquisitionNode:
             failure = str(error)
             asyncio.run_coroutine_threadsafe(self.machine.fail(failure), self._loop)
             return failure
-        if run_id in self.awaiting_heights and not recorder.missing_heights():
+        if run_id in self.awaiting_heights and recorder.has_all_heights:
             asyncio.run_coroutine_threadsafe(self._complete(recorder), self._loop)
         return reason
 
@@ -211,6 +218,7 @@ class AcquisitionNode:
             self.tell("run_complete", f"{run_id}: {frames} frames, {frames} heights", run_id=run_id)
         finally:
             self.awaiting_heights.pop(run_id, None)
+            self.stream.drop_run(run_id)
 
     async def _close_incomplete(self, recorder: Recorder, reason: str) -> None:
         run_id = recorder.run.run_id
