@@ -93,18 +93,20 @@ class DataConsumer:
         return None
 
     def hand_back(self, result: Result, timeout_s: float = 5.0) -> str:
-        """Give a result to the node. Returns "" when it was taken, else why not; raises `ComponentFailed` when the
-        node does not answer."""
+        """Give a result to the node, again where the line broke. Returns "" when it was taken, else why not; raises
+        `ComponentFailed` when the node does not answer."""
         deadline, nonce = time.monotonic() + timeout_s, next(self._nonces)
         parts = [wire.dump_map({"kind": "result", "nonce": nonce}), *wire.encode(result)]
-        sent = self._socket.send(parts, timeout_s)
-        answer = self._receive(nonce, deadline - time.monotonic()) if sent else None
-        if answer is None:
-            raise ComponentFailed(f"the acquisition node did not acknowledge a result within {timeout_s:g} s")
-        return str(answer[0].get("reason", ""))
+        while (left_s := deadline - time.monotonic()) > 0:
+            if self._socket.send(parts, min(left_s, ASK_AGAIN_AFTER_S)):
+                answer = self._receive(nonce, deadline - time.monotonic())
+                if answer is not None:
+                    return str(answer[0].get("reason", ""))
+        raise ComponentFailed(f"the acquisition node did not acknowledge a result within {timeout_s:g} s")
 
     def _receive(self, nonce: int, timeout_s: float) -> tuple[dict[str, Any], list[wire.Part]] | None:
-        """The answer to `nonce`; answers to earlier requests that were given up are passed over."""
+        """The answer to `nonce`, None when none came or the line broke; answers to earlier requests that were given up
+        are passed over."""
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0:
             parts = self._socket.receive(left_s)

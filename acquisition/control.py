@@ -155,10 +155,12 @@ class ControlClient:
         command = Command(command_id, name, dict(arguments or {}), deadline_utc_ns, command_id)
         stop = time.monotonic() + deadline_s
         parts = [wire.dump_map(_COMMAND.dump_python(command))]
-        sent = False
+        sent_at_cut = None
         while (left_s := stop - time.monotonic()) > 0:
-            if not sent:
-                sent = self._socket.send(parts, min(left_s, SEND_INTERVAL_S))
+            if sent_at_cut != self._socket.cuts:
+                # What was under way when the line broke is sent again: its key has it done only once.
+                if self._socket.send(parts, min(left_s, SEND_INTERVAL_S)):
+                    sent_at_cut = self._socket.cuts
             elif (answer := self._receive(left_s)) is not None and answer.id == command_id:
                 return _value_of(answer)
         raise ComponentFailed(self._silence(name, deadline_s))

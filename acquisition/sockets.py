@@ -76,6 +76,7 @@ class ClientSocket:
         self._max_part_bytes = max_part_bytes
         self._topics = topics
         self.refused = ""
+        self.cuts = 0
         self.reopened = 0
         self._open()
 
@@ -95,12 +96,18 @@ class ClientSocket:
         return False
 
     def receive(self, timeout_s: float) -> list[Part] | None:
-        """The parts of the next message, or None after `timeout_s` without one."""
-        if self._socket.poll(_milliseconds(timeout_s)):
-            with contextlib.suppress(zmq.Again):
-                parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-                self._used_at = time.monotonic()
-                return [part.buffer for part in parts]
+        """The parts of the next message, or None: after `timeout_s` without one, or at once when the line broke and
+        whatever was on its way is lost (`cuts` counts that)."""
+        deadline, cuts = time.monotonic() + timeout_s, self.cuts
+        while (left_s := deadline - time.monotonic()) > 0 and self.cuts == cuts:
+            ready = dict(self._poller.poll(_milliseconds(left_s)))
+            if self._monitor in ready:
+                self._hear_of_the_line()
+            if self._socket in ready:
+                with contextlib.suppress(zmq.Again):
+                    parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                    self._used_at = time.monotonic()
+                    return [part.buffer for part in parts]
         if self._kind == zmq.SUB:
             self._look_after()
         return None
@@ -113,29 +120,35 @@ class ClientSocket:
         secure_client(self._socket, self._keys)
         for topic in self._topics:
             self._socket.setsockopt(zmq.SUBSCRIBE, topic)
-        events = zmq.EVENT_HANDSHAKE_SUCCEEDED
+        events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         for event in _REFUSALS:
             events |= event
         self._monitor = self._socket.get_monitor_socket(events)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._monitor, zmq.POLLIN)
         self._socket.connect(self._address)
 
     def _look_after(self) -> None:
         """After something did not come or go: learn whether we were refused, and open anew what is dead."""
+        self._hear_of_the_line()
         now = time.monotonic()
-        failed = self._hear_of_handshakes() and now - self._opened_at > TRY_AGAIN_AFTER_S
-        if failed or now - max(self._used_at, self._opened_at) > REOPEN_AFTER_S:
+        refused = self.refused and now - self._opened_at > TRY_AGAIN_AFTER_S
+        if refused or now - max(self._used_at, self._opened_at) > REOPEN_AFTER_S:
             self.close()
             self.reopened += 1
             self._open()
 
-    def _hear_of_handshakes(self) -> bool:
-        """Whether the last one failed."""
+    def _hear_of_the_line(self) -> None:
         while self._monitor.poll(0):
-            refused = _REFUSALS.get(zmq.Event(recv_monitor_message(self._monitor)["event"]), "")
+            event = zmq.Event(recv_monitor_message(self._monitor)["event"])
+            if event == zmq.EVENT_DISCONNECTED:
+                self.cuts += 1
+                continue
+            refused = _REFUSALS.get(event, "")
             if refused and refused != self.refused:
                 log.warning("the node at %s refuses us: %s", self._address, refused)
             self.refused = refused
-        return bool(self.refused)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -17,7 +17,7 @@ import xxhash
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from acquisition.errors import MessageRejected
+from acquisition.errors import BadInput, MessageRejected
 from acquisition.frames import (
     Event,
     Frame,
@@ -121,6 +121,16 @@ def decode(parts: Sequence[Part]) -> Message:
         raise MessageRejected(f"{tree['kind']} came with {len(parts) - 1} payloads; it has none")
     message: Message = header
     return message
+
+
+def check_size(run: RunStarted) -> None:
+    """Raise `BadInput` for a run whose start would be above the limit of a header: every consumer would reject it."""
+    size = len(encode(run)[0])
+    if size > MAX_HEADER_BYTES:
+        raise BadInput(
+            f"the start of run {run.run_id} takes {size} bytes with its notes of {len(run.notes)} characters and the "
+            f"instrument file; the limit is {MAX_HEADER_BYTES}: shorten the notes, or the tables of the instrument file"
+        )
 
 
 def dump_map(tree: Mapping[str, Any]) -> bytes:
