@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zmq
 
 from acquisition.clock import SystemClock
+from acquisition.consumer import DataConsumer
 from acquisition.devices import ScanRequest
 from acquisition.endpoints import CurveKeys
 from acquisition.frames import Exposure, Frame, Result, ResultHeader
@@ -32,7 +34,7 @@ from programs import free_ports
 from service import wiring
 from service.settings import load_settings
 
-PATIENCE_S = 60.0
+PATIENCE_S = 15.0
 SIDE_PX = 16
 LONGEST_LEASE_S = 120.0
 """Longer than any test waits: a frame that comes back sooner does so because its worker was found to be dead."""
@@ -177,6 +179,36 @@ class WorkerThread:
         self._stop.set()
         self.thread.join(PATIENCE_S)
         assert not self.thread.is_alive()
+
+
+class Follower:
+    """An archive in this process: every frame in order, as (run, sequence)."""
+
+    def __init__(self, node: Node) -> None:
+        self._closing = threading.Event()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._address = node.endpoints.data
+        self.keys: list[tuple[str, int]] = []
+        self.skipped = 0
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join(60)
+        self._context.destroy(linger=0)
+
+    def _follow(self) -> None:
+        consumer = DataConsumer(self._context, self._address)
+        while not self._closing.is_set():
+            delivery = consumer.ask("frames", mode="every", timeout_s=0.2)
+            if delivery is None:
+                continue
+            assert isinstance(delivery.message, Frame)
+            np.testing.assert_array_equal(delivery.message.images[0], delivery.message.header.sequence % 65536)
+            self.keys.append(delivery.message.header.key)
+            self.skipped += delivery.skipped
+        consumer.close()
 
 
 class WorkerProcess:
