@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 ASK_AGAIN_AFTER_S = 2.0
 STATE_KINDS = ("run_started", "run_finished", "state", "event", "heartbeat")
+ANSWERS = ("delivery", "ack", "probe")
 HIGH_WATER_MARK = 4
 STATE_HIGH_WATER_MARK = 1000
 
@@ -114,6 +115,8 @@ class DataConsumer:
                 return None
             try:
                 note = wire.load_map(parts[0])
+                if note.get("kind") not in ANSWERS:
+                    raise MessageRejected(f"an answer of kind {str(note.get('kind'))[:40]!r} is unknown")
             except MessageRejected as error:
                 self._reject(error)
                 continue

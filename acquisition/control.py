@@ -86,13 +86,20 @@ class ControlServer:
         self._thread.handle(self._socket, self._on_request)
         self._thread.start()
 
+    @property
+    def errors(self) -> int:
+        """Calls of the socket thread that failed in a way nobody foresaw; each is in the log."""
+        return self._thread.errors
+
     def close(self) -> None:
         self._thread.close()
 
     def _on_request(self) -> None:
         identity, *parts = self._socket.recv_multipart()
         try:
-            command = _COMMAND.validate_python(wire.load_map(parts[0] if parts else b""))
+            if len(parts) != 1:
+                raise MessageRejected(f"a command in {len(parts)} parts")
+            command = _COMMAND.validate_python(wire.load_map(parts[0]))
         except (MessageRejected, ValidationError) as error:
             self.rejected += 1
             log.warning("rejected a control message: %s", error)

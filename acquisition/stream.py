@@ -171,7 +171,7 @@ class StreamServer:
         if not parts:
             raise MessageRejected("an empty message")
         request = wire.load_map(parts[0])
-        if request.get("kind") == "credit":
+        if request.get("kind") == "credit" and len(parts) == 1:
             credit = read_credit(identity, request)
             if credit.epoch != self._epoch:
                 credit.after = 0
@@ -182,7 +182,7 @@ class StreamServer:
         elif request.get("kind") == "result":
             self._on_result(identity, request, parts[1:])
         else:
-            raise MessageRejected(f"request kind {request.get('kind')!r} is unknown")
+            raise MessageRejected(f"a request of kind {str(request.get('kind'))[:40]!r} in {len(parts)} parts is unknown")
 
     def _see_worker(self, credit: Credit) -> None:
         """A worker that asks again no longer works on what it held, or has never received it."""
