@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 import zmq
 
 from acquisition.clock import SystemClock
-from acquisition.consumer import DataConsumer
+from acquisition.consumer import DataConsumer, Delivery
 from acquisition.devices import ScanRequest
 from acquisition.endpoints import CurveKeys
 from acquisition.frames import Exposure, Frame, Result, ResultHeader
@@ -32,9 +33,9 @@ from inference import worker as worker_module
 from inference.worker import Worker
 from programs import free_ports
 from service import wiring
-from service.settings import load_settings
+from service.settings import StreamSettings, load_settings
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 SIDE_PX = 16
 LONGEST_LEASE_S = 120.0
 """Longer than any test waits: a frame that comes back sooner does so because its worker was found to be dead."""
@@ -50,6 +51,12 @@ def images_of(sequence: int, side_px: int = SIDE_PX) -> np.ndarray:
 def height_of(images: np.ndarray) -> np.ndarray:
     """What the workers here make of a frame."""
     return images[0].astype(np.float32) * np.float32(1e-9)
+
+
+def resident_bytes() -> int:
+    """Of this process."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024
 
 
 class Numbered:
@@ -83,14 +90,22 @@ class Numbered:
 class Node:
     """The real acquisition program on ports of its own. Without devices' help: its frames come from `Numbered`."""
 
-    def __init__(self, runs: Path, ring_bytes: int = 2**20, keys: CurveKeys | None = None) -> None:
-        data, state, control = free_ports(3)
-        self.said: list[str] = []
-        self.runs = runs
-        stream: dict[str, Any] = {"data_port": data, "state_port": state, "control_port": control}
+    def __init__(
+        self,
+        runs: Path,
+        ring_bytes: int = 2**20,
+        keys: CurveKeys | None = None,
+        endpoints: StreamSettings | None = None,
+    ) -> None:
+        ports = ("data_port", "state_port", "control_port")
+        stream: dict[str, Any] = dict(zip(ports, free_ports(3), strict=True))
+        if endpoints is not None:
+            stream = {port: getattr(endpoints, port) for port in ports}
         stream["ring_bytes"] = ring_bytes
         if keys is not None:
             stream |= {"own_key": str(keys.own), "peer_keys": str(keys.peers)}
+        self.said: list[str] = []
+        self.runs = runs
         self.settings = load_settings(
             None, {"runs_folder": str(runs), "scan": {"width_px": 64, "height_px": 64}, "stream": stream}
         )
@@ -182,33 +197,45 @@ class WorkerThread:
 
 
 class Follower:
-    """An archive in this process: every frame in order, as (run, sequence)."""
+    """An archive in this process: every frame in order. `told` counts those that came and those that it was told it
+    missed; `keys` are the latest, as (run, sequence)."""
 
     def __init__(self, node: Node) -> None:
         self._closing = threading.Event()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._address = node.endpoints.data
-        self.keys: list[tuple[str, int]] = []
-        self.skipped = 0
+        self.keys: deque[tuple[str, int]] = deque(maxlen=50_000)
+        self.told = 0
+        self.in_order = True
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
+    @property
+    def last(self) -> tuple[str, int]:
+        return self.keys[-1]
+
     def close(self) -> None:
         self._closing.set()
-        self._thread.join(60)
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
         self._context.destroy(linger=0)
 
     def _follow(self) -> None:
         consumer = DataConsumer(self._context, self._address)
         while not self._closing.is_set():
             delivery = consumer.ask("frames", mode="every", timeout_s=0.2)
-            if delivery is None:
-                continue
-            assert isinstance(delivery.message, Frame)
-            np.testing.assert_array_equal(delivery.message.images[0], delivery.message.header.sequence % 65536)
-            self.keys.append(delivery.message.header.key)
-            self.skipped += delivery.skipped
+            if delivery is not None:
+                self._take(delivery)
         consumer.close()
+
+    def _take(self, delivery: Delivery) -> None:
+        assert isinstance(delivery.message, Frame)
+        header, images = delivery.message.header, delivery.message.images
+        np.testing.assert_array_equal(images[0], header.sequence % 65536)
+        if self.keys:
+            self.in_order = self.in_order and self.last < header.key
+        self.keys.append(header.key)
+        self.told += 1 + delivery.skipped
 
 
 class WorkerProcess:

@@ -4,6 +4,7 @@ served."""
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,7 @@ from acquisition.frames import Event, Frame, Heartbeat, Result
 from acquisition.stream import StreamServer
 from programs import free_ports
 from recordings import frame, result, run_started
-from streams import PATIENCE_S, Node, Numbered, WorkerThread
+from streams import PATIENCE_S, Node, Numbered, QuickPipeline, WorkerThread
 
 Parts = list[bytes]
 few = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
@@ -127,7 +128,7 @@ class Sockets:
 
     def __init__(self) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        data, state, control = (f"tcp://127.0.0.1:{port}" for port in free_ports(3))
+        self.ports = data, state, control = [f"tcp://127.0.0.1:{port}" for port in free_ports(3)]
         self.stream = StreamServer(self.context, Endpoints(data, state, control), lambda _: "", 2**20)
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
@@ -207,6 +208,18 @@ def test_damage_on_the_control_socket_is_counted(node_sockets: Sockets, messages
 def test_a_message_too_large_for_any_frame_is_cut_off_and_nobody_else_is(node_sockets: Sockets) -> None:
     node_sockets.to_control.send(bytes(2**21))
     assert node_sockets.client.call("echo") == "echo"
+
+
+@few
+@given(st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=10))
+def test_bytes_that_are_not_even_a_connection_harm_nobody(node_sockets: Sockets, messages: list[bytes]) -> None:
+    for number, message in enumerate(messages):
+        port = int(node_sockets.ports[number % 3].rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port)) as line:
+            line.sendall(message)
+    assert node_sockets.client.call("echo") == "echo"
+    node_sockets.stream.publish_frame(frame(3), run_started())
+    assert node_sockets.consumer.ask("frames", timeout_s=PATIENCE_S) is not None
 
 
 # The consumers' sockets
@@ -318,14 +331,19 @@ def test_a_worker_outlives_every_damaged_frame(false_node: FalseNode, messages: 
     np.testing.assert_array_equal(false_node.results[0].height_m, frame(3).images[0] * np.float32(1e-9))
 
 
-def test_a_worker_outlives_a_frame_that_its_networks_cannot_bear(false_node: FalseNode) -> None:
-    false_node.results.clear()
+def test_a_worker_outlives_frames_on_which_its_networks_fail(false_node: FalseNode) -> None:
+    failed: list[int] = []
+
+    def fail(frame: Frame) -> None:
+        failed.append(frame.header.sequence)
+        raise ZeroDivisionError
+
     worker = WorkerThread(false_node.address)
-    wait_for(lambda: min(len(worker.begun), 3), 3, "frames")
-    worker.worker._pipeline = object()  # type: ignore[assignment]
+    worker.worker._pipeline = QuickPipeline(begun=fail)  # type: ignore[assignment]
+    wait_for(lambda: min(len(failed), 3), 3, "failures")
+    worker.worker._pipeline = QuickPipeline()  # type: ignore[assignment]
     false_node.results.clear()
-    time.sleep(0.1)
-    assert worker.thread.is_alive()
+    wait_for(lambda: min(len(false_node.results), 1), 1, "heights came back")
     worker.close()
 
 

@@ -23,7 +23,7 @@ from acquisition.stream import DATA_HIGH_WATER_MARK, STATE_HIGH_WATER_MARK, Stre
 from programs import free_ports, wait_until
 from recordings import OPTICS
 from service.hub import Trend
-from streams import Follower, Node, Numbered, WorkerThread, images_of
+from streams import Follower, Node, Numbered, WorkerThread, images_of, resident_bytes
 
 SIDE_PX = 128
 FRAME_BYTES = 4 * SIDE_PX * SIDE_PX * 2
@@ -35,11 +35,6 @@ def frame(sequence: int) -> Frame:
     images = images_of(sequence, SIDE_PX)
     header = FrameHeader("run", "test", sequence, 1, 2, 3, 4, None, images.shape, "uint16", checksum(images), OPTICS)
     return Frame(header, images)
-
-
-def resident_bytes() -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) * 1024
 
 
 def credit(**changes: object) -> dict[str, object]:
@@ -210,7 +205,7 @@ async def test_a_stepped_wall_clock_changes_neither_order_nor_ages_nor_commands(
         follower.close()
     headers = [run.frames[sequence].header for sequence in run.sequences]
     assert any(later.utc_ns < earlier.utc_ns for earlier, later in zip(headers, headers[1:], strict=False))
-    assert [key for key in follower.keys] == [(run_id, sequence) for sequence in range(frames)]
+    assert list(follower.keys) == [(run_id, sequence) for sequence in range(frames)]
     assert run.sequences == list(range(frames)) and run.missing_heights == []
 
 
@@ -311,7 +306,7 @@ async def test_after_an_abort_in_any_state_the_next_run_arms_and_has_no_stray_fr
             assert run.finished.digest == run.manifest.digest
         seen = [(run, sequence) for run in counts for sequence in range(counts[run])]
         await node.until(lambda: len(follower.keys) >= len(seen), f"{len(follower.keys)} of {len(seen)} frames came")
-        assert follower.keys == seen
+        assert list(follower.keys) == seen
         assert node.stream.errors == 0
         worker.close()
         follower.close()
