@@ -54,5 +54,7 @@ def _about(tree: Any) -> dict[str, str]:
         raise MessageRejected(f"a consumer may say up to {MAX_ABOUT} things about itself")
     for text in (*tree.keys(), *tree.values()):
         if not isinstance(text, str) or len(text) > MAX_ABOUT_CHARACTERS:
-            raise MessageRejected(f"what a consumer says about itself is text of up to {MAX_ABOUT_CHARACTERS} characters")
+            raise MessageRejected(
+                f"what a consumer says about itself is text of up to {MAX_ABOUT_CHARACTERS} characters"
+            )
     return tree

@@ -67,6 +67,7 @@ class Ring:
             oldest = next(iter(self._entries))
             return self._entries[max(oldest, serial + 1)]
 
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     entry: Entry

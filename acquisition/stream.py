@@ -182,7 +182,9 @@ class StreamServer:
         elif request.get("kind") == "result":
             self._on_result(identity, request, parts[1:])
         else:
-            raise MessageRejected(f"a request of kind {str(request.get('kind'))[:40]!r} in {len(parts)} parts is unknown")
+            raise MessageRejected(
+                f"a request of kind {str(request.get('kind'))[:40]!r} in {len(parts)} parts is unknown"
+            )
 
     def _see_worker(self, credit: Credit) -> None:
         """A worker that asks again no longer works on what it held, or has never received it."""
@@ -244,13 +246,15 @@ class StreamServer:
         self._send(identity, [wire.dump_map(answer)])
 
     def _send(self, identity: bytes, parts: Sequence[wire.Part]) -> bool:
-        """Whether the message is on its way. A peer that reads nothing is not waited for, one that left is forgotten."""
+        """Whether the message is on its way. Who reads nothing is not waited for, who left is forgotten."""
         try:
             self._data.send_multipart([identity, *parts], zmq.NOBLOCK, copy=False)
         except zmq.Again:
             if identity not in self._stalled:
                 self._stalled.add(identity)
-                log.warning("a consumer reads nothing: what it asked for waits, up to %d messages", DATA_HIGH_WATER_MARK)
+                log.warning(
+                    "a consumer reads nothing: what it asked for waits, up to %d messages", DATA_HIGH_WATER_MARK
+                )
             return False
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:

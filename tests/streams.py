@@ -184,7 +184,7 @@ class WorkerThread:
 
     def __init__(self, address: str, seconds: float = 0.0, keys: CurveKeys | None = None) -> None:
         self._stop = threading.Event()
-        self.begun: list[tuple[str, int]] = []
+        self.begun: deque[tuple[str, int]] = deque(maxlen=1000)
         pipeline: Any = QuickPipeline(seconds, lambda frame: self.begun.append(frame.header.key))
         self.worker = Worker(pipeline, address, keys, self._stop)
         self.thread = threading.Thread(target=self.worker.run, args=(lambda _: None,), daemon=True)
@@ -198,13 +198,13 @@ class WorkerThread:
 
 class Follower:
     """An archive in this process: every frame in order. `told` counts those that came and those that it was told it
-    missed; `keys` are the latest, as (run, sequence)."""
+    missed; `keys` are the `keep` latest, as (run, sequence)."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, keep: int = 20_000) -> None:
         self._closing = threading.Event()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._address = node.endpoints.data
-        self.keys: deque[tuple[str, int]] = deque(maxlen=50_000)
+        self.keys: deque[tuple[str, int]] = deque(maxlen=keep)
         self.told = 0
         self.in_order = True
         self._thread = threading.Thread(target=self._follow, daemon=True)

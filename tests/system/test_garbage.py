@@ -19,6 +19,7 @@ import xxhash
 import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from streams import PATIENCE_S, Node, Numbered, QuickPipeline, WorkerThread
 
 from acquisition import wire
 from acquisition.consumer import DataConsumer, StateListener
@@ -28,7 +29,6 @@ from acquisition.frames import Event, Frame, Heartbeat, Result
 from acquisition.stream import StreamServer
 from programs import free_ports
 from recordings import frame, result, run_started
-from streams import PATIENCE_S, Node, Numbered, QuickPipeline, WorkerThread
 
 Parts = list[bytes]
 few = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
@@ -92,7 +92,9 @@ def wait_for(count: Any, expected: int, what: str) -> None:
 FRAME = as_bytes(wire.encode(frame(3)))
 RESULT = as_bytes(wire.encode(result(3)))
 CREDIT = [
-    wire.dump_map({"kind": "credit", "wants": "work", "mode": "latest", "after": 0, "nonce": 1, "epoch": 0, "about": {}})
+    wire.dump_map(
+        {"kind": "credit", "wants": "work", "mode": "latest", "after": 0, "nonce": 1, "epoch": 0, "about": {}}
+    )
 ]
 HAND_BACK = [wire.dump_map({"kind": "result", "nonce": 1}), *RESULT]
 BAD_CREDITS = (
@@ -190,7 +192,9 @@ def test_sound_messages_that_ask_for_nonsense_are_counted(node_sockets: Sockets)
 @few
 @given(
     st.lists(
-        damaged([wire.dump_map({"id": "1", "name": "x", "arguments": {}, "deadline_utc_ns": 0, "idempotency_key": "k"})]),
+        damaged(
+            [wire.dump_map({"id": "1", "name": "x", "arguments": {}, "deadline_utc_ns": 0, "idempotency_key": "k"})]
+        ),
         min_size=10,
         max_size=30,
     )
@@ -354,7 +358,9 @@ EVENT = as_bytes(wire.encode(Event("run", "test", 1, 2, 3, "alarm", "alarm", "te
 @given(st.lists(damaged(EVENT), min_size=1, max_size=20))
 def test_damaged_state_messages_are_counted(false_node: FalseNode, messages: list[Parts]) -> None:
     listener = StateListener(false_node.context, false_node.state_address)
-    wait_for(lambda: (false_node.state.send_multipart([b"event", *EVENT]), int(listener.next(0.02) is not None))[1], 1, "")
+    wait_for(
+        lambda: (false_node.state.send_multipart([b"event", *EVENT]), int(listener.next(0.02) is not None))[1], 1, ""
+    )
     for parts in messages:
         false_node.state.send_multipart([b"event", *parts])
     false_node.state.send_multipart([b"heartbeat", *EVENT])

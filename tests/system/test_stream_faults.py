@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import zmq
 import zmq.auth
+from streams import Follower, Node, Numbered, WorkerThread, images_of, resident_bytes
 
 from acquisition import wire
 from acquisition.consumer import DataConsumer, StateListener
@@ -23,7 +25,6 @@ from acquisition.stream import DATA_HIGH_WATER_MARK, STATE_HIGH_WATER_MARK, Stre
 from programs import free_ports, wait_until
 from recordings import OPTICS
 from service.hub import Trend
-from streams import Follower, Node, Numbered, WorkerThread, images_of, resident_bytes
 
 SIDE_PX = 128
 FRAME_BYTES = 4 * SIDE_PX * SIDE_PX * 2
@@ -204,7 +205,7 @@ async def test_a_stepped_wall_clock_changes_neither_order_nor_ages_nor_commands(
         worker.close()
         follower.close()
     headers = [run.frames[sequence].header for sequence in run.sequences]
-    assert any(later.utc_ns < earlier.utc_ns for earlier, later in zip(headers, headers[1:], strict=False))
+    assert any(later.utc_ns < earlier.utc_ns for earlier, later in itertools.pairwise(headers))
     assert list(follower.keys) == [(run_id, sequence) for sequence in range(frames)]
     assert run.sequences == list(range(frames)) and run.missing_heights == []
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from streams import Follower, Node, Numbered, WorkerThread, resident_bytes
 
 from acquisition.recording import verify
-from streams import Follower, Node, Numbered, WorkerThread, resident_bytes
 
 RING_BYTES = 128 * 2**20
 FULL_ROUNDS = 100
@@ -19,7 +19,7 @@ FULL_ROUNDS = 100
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Runs of so many frames of a size, each removed when it was checked: a few for `make test`, all for `make soak`."""
+    """Runs of so many frames, each removed once it was checked: a few in `make test`, all in `make soak`."""
 
     side_px: int
     frames_of_a_run: int
@@ -42,7 +42,7 @@ async def test_at_full_speed_nothing_is_lost_or_doubled_and_memory_stays_flat(
     runs = load.runs if full else load.few_runs
     memory: list[int] = []
     async with Node(tmp_path / "runs", ring_bytes=RING_BYTES) as node:
-        worker, follower = WorkerThread(node.endpoints.data), Follower(node)
+        worker, follower = WorkerThread(node.endpoints.data), Follower(node, keep=1)
         for number in range(1, runs + 1):
             run_id = await node.start(Numbered(side_px=load.side_px), frames=frames)
             await node.machine.wait()
