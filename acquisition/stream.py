@@ -233,12 +233,12 @@ class StreamServer:
             worker.last_seen_ns = time.monotonic_ns()
             if worker.holds is not None and worker.holds.key == result.header.key:
                 worker.holds = None
-        self._answer(identity, request, reason)
         about = self._about.get(result.header.run_id)
         if reason:
             self.refused += 1
         elif about is not None:
             self._results.add(result.header.key, about, parts)
+        self._answer(identity, request, reason)
         self._serve_all()
 
     def _answer(self, identity: bytes, request: dict[str, Any], reason: str) -> None:

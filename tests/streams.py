@@ -1,15 +1,8 @@
-"""A node that streams made-up frames as fast as it is asked to, and real workers that can be killed.
-
-As a program it forks a worker for every line it reads, so that imports are paid once.
-"""
+"""A node that streams made-up frames as fast as it is asked to, with a worker and an archive for it."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -29,7 +22,6 @@ from acquisition.instrument import Instrument, four_quadrant
 from acquisition.program import AcquisitionProgram
 from acquisition.run import RunPlan
 from acquisition.stamping import optics_of
-from inference import worker as worker_module
 from inference.worker import Worker
 from programs import free_ports
 from service import wiring
@@ -37,8 +29,6 @@ from service.settings import StreamSettings, load_settings
 
 PATIENCE_S = 60.0
 SIDE_PX = 16
-LONGEST_LEASE_S = 120.0
-"""Longer than any test waits: a frame that comes back sooner does so because its worker was found to be dead."""
 
 
 def images_of(sequence: int, side_px: int = SIDE_PX) -> np.ndarray:
@@ -50,7 +40,8 @@ def images_of(sequence: int, side_px: int = SIDE_PX) -> np.ndarray:
 
 def height_of(images: np.ndarray) -> np.ndarray:
     """What the workers here make of a frame."""
-    return images[0].astype(np.float32) * np.float32(1e-9)
+    height_m: np.ndarray = images[0].astype(np.float32) * np.float32(1e-9)
+    return height_m
 
 
 def resident_bytes() -> int:
@@ -154,7 +145,7 @@ class QuickPipeline:
     provider = "CPU"
     model = "quick"
 
-    def __init__(self, seconds: float = 0.0, begun: Callable[[Frame], None] = lambda _: None) -> None:
+    def __init__(self, seconds: float = 0.0, begun: Callable[[Frame], object] = lambda _: None) -> None:
         self._seconds = seconds
         self._begun = begun
 
@@ -236,75 +227,3 @@ class Follower:
             self.in_order = self.in_order and self.last < header.key
         self.keys.append(header.key)
         self.told += 1 + delivery.skipped
-
-
-class WorkerProcess:
-    """A real worker to kill; `held` are the sequence numbers of the frames that it began with, as it told them."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.held: list[int] = []
-
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-
-
-class WorkerHost:
-    """Starts workers that take `seconds` for a frame."""
-
-    def __init__(self) -> None:
-        path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
-        self._host = subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        self._workers: dict[int, WorkerProcess] = {}
-        self._news = threading.Condition()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def start(self, address: str, seconds: float) -> WorkerProcess:
-        assert self._host.stdin is not None
-        with self._news:
-            known = len(self._workers)
-            print(address, seconds, file=self._host.stdin, flush=True)
-            assert self._news.wait_for(lambda: len(self._workers) > known, PATIENCE_S), "no worker was started"
-            return list(self._workers.values())[-1]
-
-    def close(self) -> None:
-        for worker in self._workers.values():
-            try:
-                worker.kill()
-            except ProcessLookupError:
-                continue
-        self._host.kill()
-        self._host.communicate()
-
-    def _read(self) -> None:
-        assert self._host.stdout is not None
-        for line in self._host.stdout:
-            pid, _, what = line.rstrip("\n").partition(" ")
-            with self._news:
-                worker = self._workers.setdefault(int(pid), WorkerProcess(int(pid)))
-                if what:
-                    worker.held.append(int(what))
-                self._news.notify_all()
-
-
-def main() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    worker_module.LEASE_S = LONGEST_LEASE_S
-    for line in iter(sys.stdin.readline, ""):
-        address, seconds = line.split()
-        pid = os.fork()
-        if pid == 0:
-            tell = lambda frame: os.write(1, f"{os.getpid()} {frame.header.sequence}\n".encode())  # noqa: E731
-            pipeline: Any = QuickPipeline(float(seconds), tell)
-            Worker(pipeline, address, None, threading.Event()).run(lambda _: None)
-        os.write(1, f"{pid}\n".encode())
-
-
-if __name__ == "__main__":
-    main()

@@ -28,7 +28,7 @@ class Load:
     few_runs: int
 
 
-LOADS = (Load(64, 5000, 20, 100, 4), Load(1024, 100, 20, 2, 2))
+LOADS = (Load(64, 5000, 20, 100, 3), Load(1024, 100, 20, 2, 2))
 
 
 @pytest.mark.soak

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from streams import Node, Numbered, WorkerHost, WorkerThread, height_of, images_of
+from killable_workers import WorkerHost
+from streams import Node, Numbered, WorkerThread, height_of, images_of
 from tcp_proxy import TcpProxy
 
 from acquisition import socket_thread, sockets
@@ -123,7 +124,7 @@ async def test_a_broken_line_loses_no_frame_and_doubles_no_height(impatient: Non
         proxy = TcpProxy(node.endpoints.data)
         worker = WorkerThread(proxy.address)
         run_id = await node.start(Numbered(pace_s=0.02))
-        for _ in range(2 if fault in ("stalled", "refused") else 4):
+        for _ in range(1 if fault in ("stalled", "refused") else 3):
             done, connections = worker.worker.done, proxy.connections
             await node.until(lambda n=done: worker.worker.done > n + 2, f"after {fault} the worker never went on")
             match fault:
