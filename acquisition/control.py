@@ -12,12 +12,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-import cbor2
 import zmq
 from pydantic import Field, TypeAdapter, ValidationError
 
 from acquisition import wire
-from acquisition.endpoints import CurveKeys, check_reachable_only_by_friends, secure_client, secure_server
+from acquisition.endpoints import CurveKeys
 from acquisition.errors import (
     BadInput,
     ComponentFailed,
@@ -26,13 +25,16 @@ from acquisition.errors import (
     MessageRejected,
     RequestRefused,
 )
-from acquisition.socket_thread import SocketThread, configure
+from acquisition.socket_thread import SocketThread
+from acquisition.sockets import ClientSocket, bind
 
 log = logging.getLogger(__name__)
 
 REMEMBERED_ANSWERS = 256
 DEFAULT_DEADLINE_S = 10.0
 MAX_REASON_CHARACTERS = 4000
+HIGH_WATER_MARK = 100
+SEND_INTERVAL_S = 0.5
 Name = Annotated[str, Field(max_length=200)]
 
 
@@ -66,7 +68,8 @@ _ANSWER = TypeAdapter(Answer)
 
 
 class ControlServer:
-    """Takes commands on a socket thread and lets `handler` carry them out on the event loop."""
+    """Takes commands on a socket thread and lets `handler` carry them out on the event loop. `rejected` messages were
+    damaged or no commands."""
 
     def __init__(
         self,
@@ -76,15 +79,7 @@ class ControlServer:
         loop: asyncio.AbstractEventLoop,
         keys: CurveKeys | None = None,
     ) -> None:
-        check_reachable_only_by_friends(address, keys)
-        self._socket = context.socket(zmq.ROUTER)
-        configure(self._socket, high_water_mark=100)
-        secure_server(self._socket, keys)
-        try:
-            self._socket.bind(address)
-        except zmq.ZMQError as error:
-            self._socket.close(0)
-            raise BadInput(f"cannot listen on {address}: {error}; is another eclips running?") from error
+        self._socket = bind(context, zmq.ROUTER, address, keys, HIGH_WATER_MARK)
         self._handler = handler
         self._loop = loop
         self._answers: OrderedDict[str, Future[Answer]] = OrderedDict()
@@ -104,7 +99,9 @@ class ControlServer:
     def _on_request(self) -> None:
         identity, *parts = self._socket.recv_multipart()
         try:
-            command = _COMMAND.validate_python(wire.load_map(parts[0] if parts else b""))
+            if len(parts) != 1:
+                raise MessageRejected(f"a command in {len(parts)} parts")
+            command = _COMMAND.validate_python(wire.load_map(parts[0]))
         except (MessageRejected, ValidationError) as error:
             self.rejected += 1
             log.warning("rejected a control message: %s", error)
@@ -122,12 +119,13 @@ class ControlServer:
             answer = done.result()
             # A reason may repeat what a peer sent; the answer must still fit into a header.
             changes = {"id": command_id, "reason": answer.reason[:MAX_REASON_CHARACTERS]}
-            tree = {**_ANSWER.dump_python(answer), **changes}
-            self._socket.send_multipart([identity, cbor2.dumps(tree)])
+            self._socket.send_multipart([identity, wire.dump_map({**_ANSWER.dump_python(answer), **changes})])
 
     async def _carry_out(self, command: Command) -> Answer:
-        if time.time_ns() > command.deadline_utc_ns:
-            return Answer(command.id, "refused", reason=f"{command.name} came after its deadline and was not begun")
+        late_s = (time.time_ns() - command.deadline_utc_ns) / 1e9
+        if late_s > 0:
+            reason = f"{command.name} came {late_s:.1f} s after its deadline and was not begun"
+            return Answer(command.id, "refused", reason=f"{reason}; ask again, and if it stays so compare the clocks")
         try:
             return Answer(command.id, "done", value=await self._handler(command.name, command.arguments))
         except LimitExceeded as error:
@@ -145,14 +143,12 @@ class ControlServer:
 
 
 class ControlClient:
-    """Sends commands and waits for their answers. Use from one thread."""
+    """Sends commands and waits for their answers. `rejected` messages were no answers. Use from one thread."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, keys: CurveKeys | None = None) -> None:
         self._address = address
-        self._socket = context.socket(zmq.DEALER)
-        configure(self._socket, high_water_mark=100)
-        secure_client(self._socket, keys)
-        self._socket.connect(address)
+        self._socket = ClientSocket(context, zmq.DEALER, address, keys, HIGH_WATER_MARK)
+        self.rejected = 0
 
     def close(self) -> None:
         self._socket.close()
@@ -170,25 +166,36 @@ class ControlClient:
         command = Command(command_id, name, dict(arguments or {}), deadline_utc_ns, command_id)
         stop = time.monotonic() + deadline_s
         try:
-            message = cbor2.dumps(_COMMAND.dump_python(command))
+            parts = [wire.dump_map(_COMMAND.dump_python(command))]
         except UnicodeEncodeError as error:
             raise BadInput(f"{name[:80]}: its arguments hold what is no text: {error}") from None
-        if len(message) > wire.MAX_HEADER_BYTES:
-            raise BadInput(f"{name[:80]} has {len(message)} bytes of arguments, the limit is {wire.MAX_HEADER_BYTES}")
-        try:
-            self._socket.send(message)
-        except zmq.Again:
-            raise ComponentFailed(f"there is no acquisition node at {self._address}, or it refuses our key") from None
-        while (left_s := stop - time.monotonic()) > 0 and self._socket.poll(max(1, round(left_s * 1000))):
-            try:
-                answer = _ANSWER.validate_python(wire.load_map(self._socket.recv()))
-            except (MessageRejected, ValidationError) as error:
-                raise ComponentFailed(
-                    f"the acquisition node at {self._address} answered {name} with: {error}"
-                ) from None
-            if answer.id == command_id:
+        size = len(parts[0])
+        if size > wire.MAX_HEADER_BYTES:
+            raise BadInput(f"{name[:80]} has {size} bytes of arguments, the limit is {wire.MAX_HEADER_BYTES}")
+        sent_at_cut = None
+        while (left_s := stop - time.monotonic()) > 0:
+            if sent_at_cut != self._socket.cuts:
+                # What was under way when the line broke is sent again: its key has it done only once.
+                if self._socket.send(parts, min(left_s, SEND_INTERVAL_S)):
+                    sent_at_cut = self._socket.cuts
+            elif (answer := self._receive(left_s)) is not None and answer.id == command_id:
                 return _value_of(answer)
-        raise ComponentFailed(f"the acquisition node at {self._address} did not answer {name} within {deadline_s:g} s")
+        raise ComponentFailed(self._silence(name, deadline_s))
+
+    def _receive(self, timeout_s: float) -> Answer | None:
+        parts = self._socket.receive(timeout_s)
+        if parts is None:
+            return None
+        try:
+            return _ANSWER.validate_python(wire.load_map(parts[0]))
+        except (MessageRejected, ValidationError) as error:
+            self.rejected += 1
+            log.warning("rejected an answer: %s", error)
+            return None
+
+    def _silence(self, name: str, deadline_s: float) -> str:
+        text = f"the acquisition node at {self._address} did not answer {name} within {deadline_s:g} s"
+        return f"{text}: {self._socket.refused}" if self._socket.refused else text
 
 
 def _value_of(answer: Answer) -> Any:

@@ -186,7 +186,7 @@ class AcquisitionNode:
         self.awaiting_heights[progress.run.run_id] = recorder
         missing = recorder.missing_heights()
         if missing:
-            recorded = RecordedRun(recorder.folder)
+            recorded = await asyncio.to_thread(RecordedRun, recorder.folder)
             self.stream.add_backfill(progress.run, missing, recorded.read_frame)
         else:
             await self._complete(recorder)
@@ -202,12 +202,13 @@ class AcquisitionNode:
         """In the stream's thread: keep a worker's height with its run, and count it."""
         reason = self._keep_result(result)
         header = result.header
+        if not reason:
+            self.latest_figures = {name: value for name, value in header.figures.items() if math.isfinite(value)}
         self.counters.height(header.key, self.clock.now().monotonic_ns, dict(header.timing_s), kept=not reason)
         return reason
 
     def _keep_result(self, result: Result) -> str:
         run_id = result.header.run_id
-        self.latest_figures = {name: value for name, value in result.header.figures.items() if math.isfinite(value)}
         recorder = self._recorders.get(run_id)
         if recorder is None:
             progress = self.machine.progress
@@ -219,7 +220,7 @@ class AcquisitionNode:
             failure = str(error)
             asyncio.run_coroutine_threadsafe(self.machine.fail(failure), self._loop)
             return failure
-        if run_id in self.awaiting_heights and not recorder.missing_heights():
+        if run_id in self.awaiting_heights and recorder.has_all_heights:
             asyncio.run_coroutine_threadsafe(self._complete(recorder), self._loop)
         return reason
 
@@ -241,6 +242,7 @@ class AcquisitionNode:
             self.tell("run_complete", f"{run_id}: {frames} frames, {frames} heights", run_id=run_id)
         finally:
             self.awaiting_heights.pop(run_id, None)
+            self.stream.drop_run(run_id)
 
     async def _close_incomplete(self, recorder: Recorder, reason: str) -> None:
         run_id = recorder.run.run_id

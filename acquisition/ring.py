@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from acquisition.wire import Part
 
+log = logging.getLogger(__name__)
+
 Key = tuple[str, int]
 MAX_ATTEMPTS = 3
+MAX_FAILED_KEPT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,39 +32,40 @@ class Entry:
 
 
 class Ring:
-    """The newest entries, never more bytes than `budget_bytes` (but always the newest one)."""
+    """The newest entries, never more bytes than `budget_bytes` (but always the newest one). For any thread."""
 
     def __init__(self, budget_bytes: int) -> None:
+        self._lock = threading.Lock()
         self._budget_bytes = budget_bytes
         self._entries: OrderedDict[int, Entry] = OrderedDict()
         self.nbytes = 0
         self.last_serial = 0
 
     def add(self, key: Key, about: Part, parts: Sequence[Part]) -> Entry:
-        self.last_serial += 1
-        entry = Entry(self.last_serial, key, about, parts)
-        self._entries[entry.serial] = entry
-        self.nbytes += entry.nbytes
-        while self.nbytes > self._budget_bytes and len(self._entries) > 1:
-            _, oldest = self._entries.popitem(last=False)
-            self.nbytes -= oldest.nbytes
+        with self._lock:
+            self.last_serial += 1
+            entry = Entry(self.last_serial, key, about, parts)
+            self._entries[entry.serial] = entry
+            self.nbytes += entry.nbytes
+            while self.nbytes > self._budget_bytes and len(self._entries) > 1:
+                _, oldest = self._entries.popitem(last=False)
+                self.nbytes -= oldest.nbytes
         return entry
 
     def newest_after(self, serial: int) -> Entry | None:
         """The newest entry if it is newer than `serial`."""
-        if self.last_serial <= serial or not self._entries:
-            return None
-        return self._entries[self.last_serial]
+        with self._lock:
+            if self.last_serial <= serial or not self._entries:
+                return None
+            return self._entries[self.last_serial]
 
     def next_after(self, serial: int) -> Entry | None:
         """The oldest kept entry that is newer than `serial`; a serial above `serial + 1` means a gap."""
-        if self.last_serial <= serial or not self._entries:
-            return None
-        oldest = next(iter(self._entries))
-        return self._entries[max(oldest, serial + 1)]
-
-    def get(self, serial: int) -> Entry | None:
-        return self._entries.get(serial)
+        with self._lock:
+            if self.last_serial <= serial or not self._entries:
+                return None
+            oldest = next(iter(self._entries))
+            return self._entries[max(oldest, serial + 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +83,14 @@ class Backfill:
     about: Part
     waiting: deque[int]
     load: Callable[[int], Sequence[Part]]
+    done: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True)
 class WorkBoard:
     """Hands every frame to one worker at a time: the newest first, then what a dead worker held, then old runs'.
 
-    Pure bookkeeping: no sockets, no clock; `now_ns` is monotonic.
+    Pure bookkeeping: no sockets, no clock; `now_ns` is monotonic. `given_up` is replaced, never changed.
     """
 
     frames: Ring
@@ -98,6 +105,7 @@ class WorkBoard:
 
         A frame on which `MAX_ATTEMPTS` workers failed is given up, so that it cannot stop all others.
         """
+        self._let_go_of_old_failures(now_ns)
         entry = self._newest() or self._expired(now_ns) or self._from_recording()
         if entry is not None:
             before = self._leases.get(entry.key)
@@ -109,11 +117,21 @@ class WorkBoard:
         """A result for `key` came in: nobody needs to work on it any more."""
         self._leases.pop(key, None)
         backfill = self._backfills.get(key[0])
-        if backfill is not None and key[1] in backfill.waiting:
-            backfill.waiting.remove(key[1])
+        if backfill is not None:
+            backfill.done.add(key[1])
+
+    def take_back(self, entry: Entry) -> None:
+        """`entry` never reached the worker that it was meant for: it waits on, and nobody has failed on it."""
+        lease = self._leases.pop(entry.key, None)
+        if lease is None:
+            return
+        if lease.attempts == 1 and entry.serial == self._cursor:
+            self._cursor -= 1
+        else:
+            self._leases[entry.key] = Lease(entry, 0, lease.attempts - 1)
 
     def release(self, key: Key) -> None:
-        """Nobody will answer for `key`; it may be handed out again at once."""
+        """Whoever held `key` has failed on it or is gone; it may be handed out again at once."""
         lease = self._leases.get(key)
         if lease is not None:
             self._leases[key] = Lease(lease.entry, 0, lease.attempts)
@@ -124,6 +142,7 @@ class WorkBoard:
     def drop_run(self, run_id: str) -> None:
         """Forget all work of a run."""
         self._backfills.pop(run_id, None)
+        self.given_up = {key for key in self.given_up if key[0] != run_id}
         for key in [key for key in self._leases if key[0] == run_id]:
             del self._leases[key]
         newest = self.frames.newest_after(self._cursor)
@@ -137,6 +156,14 @@ class WorkBoard:
             self._cursor = entry.serial
         return entry
 
+    def _let_go_of_old_failures(self, now_ns: int) -> None:
+        """Frames that failed wait behind newer ones, and only so many are kept; the others wait in their recording."""
+        failed = [key for key, lease in self._leases.items() if lease.deadline_ns <= now_ns]
+        for key in failed[:-MAX_FAILED_KEPT]:
+            del self._leases[key]
+            if key[0] in self._backfills:
+                self._backfills[key[0]].waiting.append(key[1])
+
     def _expired(self, now_ns: int) -> Entry | None:
         for key, lease in list(self._leases.items()):
             if lease.deadline_ns > now_ns:
@@ -144,13 +171,19 @@ class WorkBoard:
             if lease.attempts < MAX_ATTEMPTS:
                 return lease.entry
             del self._leases[key]
-            self.given_up.add(key)
+            self.given_up = {*self.given_up, key}
         return None
 
     def _from_recording(self) -> Entry | None:
         for backfill in self._backfills.values():
             while backfill.waiting:
                 sequence = backfill.waiting.popleft()
-                if (backfill.run_id, sequence) not in self._leases:
-                    return Entry(0, (backfill.run_id, sequence), backfill.about, backfill.load(sequence))
+                key = (backfill.run_id, sequence)
+                if sequence in backfill.done or key in self._leases:
+                    continue
+                try:
+                    return Entry(0, key, backfill.about, backfill.load(sequence))
+                except Exception:  # a damaged or vanished page: this frame cannot have a height, the others can
+                    log.exception("frame %d of %s cannot be read back", sequence, backfill.run_id)
+                    self.given_up = {*self.given_up, key}
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import xxhash
 
+from acquisition import wire
 from acquisition.clock import Clock, Instant
 from acquisition.counters import RecorderTimes
 from acquisition.devices import ScanRequest
@@ -112,6 +113,7 @@ class RunMachine:
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._arming: asyncio.Task[Progress] | None = None
+        self._armed_no_more = asyncio.Event()
         self._taking: asyncio.Task[str] | None = None
 
     @property
@@ -157,8 +159,11 @@ class RunMachine:
         """End now; what was recorded stays, marked incomplete."""
         self._require("abort")
         if self.state == "armed" and self._arming is not None:
-            self._arming.cancel()
-        elif self._taking is not None:
+            aborted = self._arming.cancel()
+            await self._armed_no_more.wait()
+            if aborted:
+                return
+        if self._taking is not None:
             self._taking.cancel()
             await self._ended()
 
@@ -191,6 +196,7 @@ class RunMachine:
 
     def _enter(self, state: str, reason: str = "") -> None:
         before, self.state = self.state, state
+        self._armed_no_more.clear() if state == "armed" else self._armed_no_more.set()
         severity = "alarm" if state == "fault" else "info"
         text = f"{before} -> {state}" + (f": {reason}" if reason else "")
         self._ports.tell("transition", text, severity, before=before, after=state)
@@ -204,8 +210,9 @@ class RunMachine:
         size_px = (plan.scan.height_px, plan.scan.width_px)
         about = (plan.frames, plan.notes, plan.fuse_frames)
         run = start_run(self._clock.now(), plan.name, plan.source_name, instrument, size_px, *about)
-        await plan.source.arm()
+        wire.check_size(run)
         try:
+            await plan.source.arm()
             recorder = self._recorder(run, instrument, plan) if plan.record else None
         except BaseException:
             await plan.source.stop()
@@ -273,7 +280,7 @@ class RunMachine:
                         if self._stop.is_set():
                             return self._stop_reason
                         return "the source has ended" if progress.plan.frames is None else "all frames were taken"
-                    await self._take(progress, exposure, digest)
+                    await _to_the_end(self._take(progress, exposure, digest))
         finally:
             stopped.cancel()
 
@@ -307,3 +314,17 @@ class RunMachine:
         if progress.recorder is not None:
             await asyncio.to_thread(progress.recorder.finish_frames, finished)
         self._ports.publish_finish(finished)
+
+
+async def _to_the_end(step: Coroutine[Any, Any, None]) -> None:
+    """Carry `step` out as a whole: who is cancelled meanwhile is so afterwards. A frame that is being recorded is
+    recorded, counted and published, or none of it."""
+    task, cancelled = asyncio.ensure_future(step), False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -15,6 +16,10 @@ log = logging.getLogger(__name__)
 LINGER_MS = 500
 HEARTBEAT_MS = 2000
 SEND_TIMEOUT_MS = 500
+HANDSHAKE_MS = 5000
+TICK_S = 0.5
+MAX_SMALL_BYTES = 2**20
+MAX_PART_BYTES = 2**30
 
 
 class SocketThread:
@@ -34,12 +39,17 @@ class SocketThread:
         self._wake_out.connect(self._address)
         self._wake_lock = threading.Lock()
         self._closing = False
+        self._ticks: list[Callable[[], None]] = []
         self.errors = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def handle(self, socket: zmq.Socket[bytes], handler: Callable[[], None]) -> None:
         """Call `handler` whenever `socket` can be read. Before `start` only."""
         self._handlers[socket] = handler
+
+    def tick(self, call: Callable[[], None]) -> None:
+        """Run `call` about every `TICK_S` in the socket thread. Before `start` only."""
+        self._ticks.append(call)
 
     def start(self) -> None:
         self._thread.start()
@@ -72,12 +82,17 @@ class SocketThread:
         poller = zmq.Poller()
         for socket in (self._wake_in, *self._handlers):
             poller.register(socket, zmq.POLLIN)
+        due = time.monotonic() + TICK_S
         while not self._closing:
-            for socket, _ in poller.poll(1000):
+            for socket, _ in poller.poll(max(0, round((due - time.monotonic()) * 1000))):
                 if socket is self._wake_in:
                     self._drain_calls()
                 else:
                     self._guarded(self._handlers[socket])
+            if time.monotonic() >= due:
+                due = time.monotonic() + TICK_S
+                for call in self._ticks:
+                    self._guarded(call)
         for socket in self._handlers:
             socket.close(LINGER_MS)
         self._wake_in.close(0)
@@ -95,12 +110,17 @@ class SocketThread:
             log.exception("socket thread %s", self._thread.name)
 
 
-def configure(socket: zmq.Socket[bytes], high_water_mark: int) -> None:
-    """The settings every socket gets: nothing queues without bound, nothing lingers, dead peers are noticed."""
+def configure(socket: zmq.Socket[bytes], high_water_mark: int, max_part_bytes: int = MAX_SMALL_BYTES) -> None:
+    """The settings every socket gets: nothing queues without bound, nothing lingers, dead peers are noticed.
+
+    A peer that sends a part above `max_part_bytes` is cut off before it is taken into memory.
+    """
     socket.setsockopt(zmq.LINGER, LINGER_MS)
     # A peer that refuses the handshake leaves a sender without a pipe, where it would wait for ever.
     socket.setsockopt(zmq.SNDTIMEO, SEND_TIMEOUT_MS)
     socket.setsockopt(zmq.SNDHWM, high_water_mark)
     socket.setsockopt(zmq.RCVHWM, high_water_mark)
+    socket.setsockopt(zmq.MAXMSGSIZE, max_part_bytes)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)

@@ -28,7 +28,12 @@ def status_tree(node: AcquisitionNode) -> dict[str, Any]:
             {"run_id": run_id, "heights": recorder.manifest.heights, "frames": recorder.frames}
             for run_id, recorder in list(node.awaiting_heights.items())[:MOST_BACKFILLS_TOLD]
         ],
-        "drops": {"skipped": node.stream.skipped, "rejected": node.stream.rejected},
+        "drops": {
+            "skipped": node.stream.skipped,
+            "rejected": node.stream.rejected,
+            "refused": node.stream.refused,
+            "stalled": node.stream.stalled,
+        },
         "disk": _disk_tree(node, progress),
         "dose_electrons_per_nm2": progress.dose_electrons_per_m2 / NM2_PER_M2 if progress else 0.0,
         "figures": dict(node.latest_figures),

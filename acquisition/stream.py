@@ -11,58 +11,55 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import cbor2
 import zmq
 
 from acquisition import wire
 from acquisition.clock import NANOSECONDS_PER_SECOND
-from acquisition.endpoints import CurveKeys, Endpoints, check_reachable_only_by_friends, secure_server
+from acquisition.credit import WANTS, Credit, read_credit
+from acquisition.endpoints import CurveKeys, Endpoints
 from acquisition.errors import BadInput, MessageRejected
 from acquisition.frames import Event, Frame, Heartbeat, Result, RunFinished, RunStarted, StateSample
 from acquisition.ring import Backfill, Entry, Ring, WorkBoard
-from acquisition.socket_thread import SocketThread, configure
+from acquisition.socket_thread import MAX_PART_BYTES, SocketThread
+from acquisition.sockets import bind
 
 log = logging.getLogger(__name__)
 
-WANTS = ("frames", "results", "work")
-MODES = ("latest", "every")
-MAX_LEASE_S = 120.0
 WORKER_GONE_AFTER_S = 10.0
-MAX_ABOUT = 8
-MAX_ABOUT_CHARACTERS = 200
 RESULT_RING_BYTES = 64 * 1024 * 1024
+PROBE_AFTER_NS = NANOSECONDS_PER_SECOND
 
-
-@dataclass(slots=True)
-class Credit:
-    """One outstanding request of one consumer. `epoch` tells whose serial numbers `after` belongs to."""
-
-    identity: bytes
-    wants: str
-    mode: str
-    after: int
-    nonce: int
-    epoch: int
-    lease_ns: int
-    about: dict[str, Any] = field(default_factory=dict)
+# What a consumer that has stalled may hold: two messages, whatever it asks for.
+DATA_HIGH_WATER_MARK = 2
+STATE_HIGH_WATER_MARK = 1000
 
 
 @dataclass(slots=True)
 class WorkerSeen:
-    about: dict[str, Any]
+    """`holds` was handed out for request `nonce` at `since_ns`; `probes` were sent since, at ever longer intervals."""
+
+    about: dict[str, str]
     last_seen_ns: int
-    holds: tuple[str, int] | None = None
+    holds: Entry | None = None
+    nonce: int = 0
+    since_ns: int = 0
+    probes: int = 0
 
 
 ResultTaker = Callable[[Result], str]
-"""Called in the socket thread with a worker's result; returns "" when it was taken, else why not."""
+"""Called in the socket thread with a worker's result; returns "" when it was taken, else why it is not needed, and
+raises `MessageRejected` for one that cannot belong to its frame."""
 
 
 class StreamServer:
-    """Owns the data and the state socket of a node. All methods may be called from any thread."""
+    """Owns the data and the state socket of a node. All methods may be called from any thread.
+
+    `rejected` messages were damaged or no messages; `refused` results were sound but not needed: late, or the second
+    of their frame.
+    """
 
     def __init__(
         self,
@@ -72,18 +69,23 @@ class StreamServer:
         ring_bytes: int,
         keys: CurveKeys | None = None,
     ) -> None:
-        self._data = _bind(context, zmq.ROUTER, endpoints.data, keys, high_water_mark=16)
-        self._state = _bind(context, zmq.PUB, endpoints.state, keys, high_water_mark=1000)
+        self._data = bind(context, zmq.ROUTER, endpoints.data, keys, DATA_HIGH_WATER_MARK, MAX_PART_BYTES)
+        # What cannot be delivered is told instead of dropped.
+        self._data.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._state = bind(context, zmq.PUB, endpoints.state, keys, STATE_HIGH_WATER_MARK)
         self._take_result = take_result
         self._results = Ring(RESULT_RING_BYTES)
         self._board = WorkBoard(Ring(ring_bytes))
         self._credits: dict[tuple[bytes, str], Credit] = {}
         self._workers: dict[bytes, WorkerSeen] = {}
+        self._stalled: set[bytes] = set()
         self._about: dict[str, bytes] = {}
         self._epoch = secrets.randbits(32)
         self.rejected = 0
+        self.refused = 0
         self._thread = SocketThread("stream", context)
         self._thread.handle(self._data, self._on_data)
+        self._thread.tick(self._look_after)
         self._thread.start()
 
     def close(self) -> None:
@@ -92,13 +94,14 @@ class StreamServer:
     def publish(self, message: RunStarted | RunFinished | StateSample | Event | Heartbeat) -> None:
         """Send a small message to whoever listens on the state socket."""
         parts = wire.encode(message)
-        topic = wire.to_tree(message)["kind"].encode()
+        topic = wire.kind_of(message).encode()
         self._thread.post(lambda: self._send_state([topic, *parts]))
 
     def publish_frame(self, frame: Frame, run: RunStarted) -> None:
-        """Offer a frame to workers and viewers."""
-        parts = wire.encode(frame)
-        self._thread.post(lambda: self._offer_frame(frame.header.key, run, parts))
+        """Offer a frame to workers and viewers. It is in the ring at once: however busy the socket thread is, no more
+        than the ring's bytes wait for it."""
+        self._board.frames.add(frame.header.key, self._about_of(run), wire.encode(frame))
+        self._thread.post(self._serve_all)
 
     def add_backfill(self, run: RunStarted, sequences: Sequence[int], load: Callable[[int], Frame]) -> None:
         """Offer recorded frames that lack a height, whenever workers have nothing newer. `load` may be slow."""
@@ -119,7 +122,12 @@ class StreamServer:
     @property
     def given_up(self) -> set[tuple[str, int]]:
         """Frames, as (run, sequence), on which several workers failed."""
-        return set(self._board.given_up)
+        return self._board.given_up
+
+    @property
+    def stalled(self) -> int:
+        """Consumers that asked but do not read what they are given."""
+        return len(self._stalled)
 
     @property
     def errors(self) -> int:
@@ -149,10 +157,6 @@ class StreamServer:
         self._board.add_backfill(backfill)
         self._serve_all()
 
-    def _offer_frame(self, key: tuple[str, int], run: RunStarted, parts: list[wire.Part]) -> None:
-        self._board.frames.add(key, self._about_of(run), parts)
-        self._serve_all()
-
     def _about_of(self, run: RunStarted) -> bytes:
         about = self._about.get(run.run_id)
         if about is None:
@@ -172,8 +176,8 @@ class StreamServer:
         if not parts:
             raise MessageRejected("an empty message")
         request = wire.load_map(parts[0])
-        if request.get("kind") == "credit":
-            credit = _credit(identity, request)
+        if request.get("kind") == "credit" and len(parts) == 1:
+            credit = read_credit(identity, request)
             if credit.epoch != self._epoch:
                 credit.after = 0
             if credit.wants == "work":
@@ -183,38 +187,87 @@ class StreamServer:
         elif request.get("kind") == "result":
             self._on_result(identity, request, parts[1:])
         else:
-            raise MessageRejected(f"request kind {request.get('kind')!r} is unknown")
+            raise MessageRejected(
+                f"a request of kind {str(request.get('kind'))[:40]!r} in {len(parts)} parts is unknown"
+            )
 
     def _see_worker(self, credit: Credit) -> None:
-        """A worker that asks again no longer works on what it held."""
+        """A worker that asks again no longer works on what it held, or has never received it."""
         before = self._workers.get(credit.identity)
         if before is not None and before.holds is not None:
-            self._board.release(before.holds)
+            if credit.received == before.nonce:
+                self._board.release(before.holds.key)
+            else:
+                self._board.take_back(before.holds)
         self._workers[credit.identity] = WorkerSeen(credit.about, time.monotonic_ns())
+
+    def _look_after(self) -> None:
+        """Find out whether those who hold a frame are still there, and serve what became free."""
+        now_ns = time.monotonic_ns()
+        for identity, worker in list(self._workers.items()):
+            if worker.holds is None and now_ns - worker.last_seen_ns > WORKER_GONE_AFTER_S * NANOSECONDS_PER_SECOND:
+                del self._workers[identity]
+                self._credits.pop((identity, "work"), None)
+            elif worker.holds is not None and now_ns - worker.since_ns >= PROBE_AFTER_NS << worker.probes:
+                worker.probes += 1
+                if self._send(identity, [wire.dump_map({"kind": "probe"})]):
+                    worker.last_seen_ns = now_ns
+        self._serve_all()
+
+    def _forget(self, identity: bytes) -> None:
+        """A peer that has gone: what it held is free for others, what it asked for is not sent."""
+        self._stalled.discard(identity)
+        worker = self._workers.pop(identity, None)
+        if worker is not None and worker.holds is not None:
+            self._board.release(worker.holds.key)
+        for wants in WANTS:
+            self._credits.pop((identity, wants), None)
 
     def _on_result(self, identity: bytes, request: dict[str, Any], parts: list[wire.Part]) -> None:
         try:
             result = wire.decode(parts)
             if not isinstance(result, Result):
                 raise MessageRejected(f"a worker handed back a {type(result).__name__}")
+            reason = self._take_result(result)
         except MessageRejected as error:
             self._answer(identity, request, str(error))
             raise
-        reason = self._take_result(result)
         self._board.finish(result.header.key)
         worker = self._workers.get(identity)
         if worker is not None:
-            worker.holds = None
             worker.last_seen_ns = time.monotonic_ns()
-        self._answer(identity, request, reason)
+            if worker.holds is not None and worker.holds.key == result.header.key:
+                worker.holds = None
         about = self._about.get(result.header.run_id)
-        if not reason and about is not None:
+        if reason:
+            self.refused += 1
+        elif about is not None:
             self._results.add(result.header.key, about, parts)
+        self._answer(identity, request, reason)
         self._serve_all()
 
     def _answer(self, identity: bytes, request: dict[str, Any], reason: str) -> None:
         answer = {"kind": "ack", "nonce": request.get("nonce"), "accepted": not reason, "reason": reason}
-        self._data.send_multipart([identity, cbor2.dumps(answer)])
+        self._send(identity, [wire.dump_map(answer)])
+
+    def _send(self, identity: bytes, parts: Sequence[wire.Part]) -> bool:
+        """Whether the message is on its way. Who reads nothing is not waited for, who left is forgotten."""
+        try:
+            self._data.send_multipart([identity, *parts], zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            if identity not in self._stalled:
+                self._stalled.add(identity)
+                log.warning(
+                    "a consumer reads nothing: what it asked for waits, up to %d messages", DATA_HIGH_WATER_MARK
+                )
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._forget(identity)
+            return False
+        self._stalled.discard(identity)
+        return True
 
     def _serve_all(self) -> None:
         for credit in list(self._credits.values()):
@@ -224,9 +277,6 @@ class StreamServer:
         entry = self._choose(credit)
         if entry is None:
             return
-        del self._credits[credit.identity, credit.wants]
-        if credit.wants == "work":
-            self._workers[credit.identity].holds = entry.key
         note = {
             "kind": "delivery",
             "wants": credit.wants,
@@ -235,49 +285,18 @@ class StreamServer:
             "serial": entry.serial,
             "skipped": max(0, entry.serial - credit.after - 1) if credit.after else 0,
         }
-        parts = [credit.identity, cbor2.dumps(note), entry.about, *entry.parts]
-        self._data.send_multipart(parts, copy=False)
+        if not self._send(credit.identity, [wire.dump_map(note), entry.about, *entry.parts]):
+            if credit.wants == "work":
+                self._board.take_back(entry)
+            return
+        del self._credits[credit.identity, credit.wants]
+        if credit.wants == "work":
+            worker = self._workers[credit.identity]
+            worker.holds, worker.nonce, worker.probes = entry, credit.nonce, 0
+            worker.since_ns = time.monotonic_ns()
 
     def _choose(self, credit: Credit) -> Entry | None:
         if credit.wants == "work":
             return self._board.next(time.monotonic_ns(), credit.lease_ns)
         ring = self._results if credit.wants == "results" else self._board.frames
         return ring.newest_after(credit.after) if credit.mode == "latest" else ring.next_after(credit.after)
-
-
-def _credit(identity: bytes, request: dict[str, Any]) -> Credit:
-    wants, mode, after, nonce, epoch = (request.get(key) for key in ("wants", "mode", "after", "nonce", "epoch"))
-    lease_s = request.get("lease_s", 0.0)
-    about = request.get("about", {})
-    if wants not in WANTS or mode not in MODES:
-        raise MessageRejected(f"a credit wants {wants!r} in mode {mode!r}; known are {WANTS} and {MODES}")
-    if type(after) is not int or type(nonce) is not int or type(epoch) is not int or after < 0:
-        raise MessageRejected("a credit needs integers after, nonce and epoch, after not negative")
-    if (
-        not isinstance(about, dict)
-        or len(about) > MAX_ABOUT
-        or any(
-            not isinstance(value, str) or len(name) + len(value) > MAX_ABOUT_CHARACTERS for name, value in about.items()
-        )
-    ):
-        raise MessageRejected(f"a credit tells about its worker in {MAX_ABOUT} short texts at most")
-    if not isinstance(lease_s, int | float) or not 0 <= lease_s <= MAX_LEASE_S:
-        raise MessageRejected(f"lease of {lease_s!r} s is outside 0 to {MAX_LEASE_S:g} s")
-    return Credit(identity, wants, mode, after, nonce, epoch, round(lease_s * NANOSECONDS_PER_SECOND), about)
-
-
-def _bind(
-    context: zmq.Context[zmq.Socket[bytes]], kind: int, address: str, keys: CurveKeys | None, high_water_mark: int
-) -> zmq.Socket[bytes]:
-    check_reachable_only_by_friends(address, keys)
-    socket = context.socket(kind)
-    configure(socket, high_water_mark)
-    secure_server(socket, keys)
-    try:
-        socket.bind(address)
-    except zmq.ZMQError as error:
-        socket.close(0)
-        raise BadInput(
-            f"cannot listen on {address}: {error}; is another eclips running? Else choose another port under [stream]"
-        ) from error
-    return socket

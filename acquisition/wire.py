@@ -1,4 +1,8 @@
-"""Message <-> bytes. A message is `[header]` or `[header, payload]`: CBOR, then the arrays' bytes. Knows no sockets."""
+"""Message <-> bytes. A message is `[header]` or `[header, payload]`: CBOR, then the arrays' bytes. Knows no sockets.
+
+Every CBOR map ends in the entry `check`: the xxh3 of all its bytes before the eight of the sum itself, so that a
+flipped bit in a header is found as surely as one in a payload.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,11 @@ from typing import Any
 
 import cbor2
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from acquisition.errors import MessageRejected
+from acquisition.errors import BadInput, MessageRejected
 from acquisition.frames import (
     Event,
     Frame,
@@ -33,10 +38,16 @@ SCHEMA = 1
 MAX_HEADER_BYTES = 64 * 1024
 MAX_DEPTH = 32
 MAX_DIMENSIONS = 3
-MAX_FIGURES = 100
 MAX_SIDE = 65536
 MAX_TOLD = 80
+MAX_LAYERS = 16
+MAX_FIGURES = 64
+MAX_FIGURE_NAME = 64
 Part = bytes | memoryview
+
+CHECK = "check"
+_CHECK_BYTES = 8
+_CHECK_MARK = cbor2.dumps(CHECK) + cbor2.dumps(bytes(_CHECK_BYTES))[:-_CHECK_BYTES]
 
 _HEADERS: dict[str, TypeAdapter[Any]] = {
     "frame": TypeAdapter(FrameHeader),
@@ -61,8 +72,13 @@ _LAYER_DTYPES = frozenset({"float32", "float16", "uint8"})
 
 def to_tree(header: Any) -> dict[str, Any]:
     """A header as a plain tree with `schema` and `kind`, for CBOR and for the journal alike."""
-    kind = _KINDS[type(header)]
+    kind = kind_of(header)
     return {"schema": SCHEMA, "kind": kind, **_HEADERS[kind].dump_python(header, mode="json")}
+
+
+def kind_of(header: Any) -> str:
+    """The name under which a header or small message travels."""
+    return _KINDS[type(header)]
 
 
 def from_tree(tree: Mapping[str, Any]) -> Any:
@@ -83,15 +99,15 @@ def from_tree(tree: Mapping[str, Any]) -> Any:
 def encode(message: Message) -> list[Part]:
     """The parts to send; array bytes are not copied. Arrays must be C-contiguous."""
     if isinstance(message, Frame):
-        return [cbor2.dumps(to_tree(message.header)), _bytes_of(message.images)]
+        return [dump_map(to_tree(message.header)), _bytes_of(message.images)]
     if isinstance(message, Result):
         layers = [
-            {"name": name, "dtype": str(array.dtype), "shape": list(array.shape)}
+            {"name": name, "dtype": str(array.dtype), "shape": list(array.shape), "xxh3": checksum(array)}
             for name, array in message.layers.items()
         ]
-        header = cbor2.dumps({**to_tree(message.header), "layers": layers})
+        header = dump_map({**to_tree(message.header), "layers": layers})
         return [header, *(_bytes_of(array) for array in message.layers.values())]
-    return [cbor2.dumps(to_tree(message))]
+    return [dump_map(to_tree(message))]
 
 
 def decode(parts: Sequence[Part]) -> Message:
@@ -114,14 +130,35 @@ def decode(parts: Sequence[Part]) -> Message:
     return message
 
 
+def check_size(run: RunStarted) -> None:
+    """Raise `BadInput` for a run whose start would be above the limit of a header: every consumer would reject it."""
+    size = len(encode(run)[0])
+    if size > MAX_HEADER_BYTES:
+        raise BadInput(
+            f"the start of run {run.run_id} takes {size} bytes with its notes of {len(run.notes)} characters and the "
+            f"instrument file; the limit is {MAX_HEADER_BYTES}: shorten the notes, or the tables of the instrument file"
+        )
+
+
+def dump_map(tree: Mapping[str, Any]) -> bytes:
+    """A map as a CBOR part, with its checksum."""
+    sealed = cbor2.dumps({**tree, CHECK: bytes(_CHECK_BYTES)})[:-_CHECK_BYTES]
+    return sealed + xxhash.xxh3_64_digest(sealed)
+
+
 def load_map(part: Part) -> dict[str, Any]:
     """The map that a CBOR part holds: text, numbers up to 64 bits, true, false, none, and lists and maps of these.
 
-    Raises `MessageRejected` when it is too large, no such map, or more than one.
+    Raises `MessageRejected` when it is too large, damaged, no such map, or more than one.
     """
     if len(part) > MAX_HEADER_BYTES:
         raise MessageRejected(f"header of {len(part)} bytes is above the limit of {MAX_HEADER_BYTES}")
-    stream = BytesIO(part)
+    sealed, found = bytes(part[:-_CHECK_BYTES]), bytes(part[-_CHECK_BYTES:])
+    if not sealed.endswith(_CHECK_MARK):
+        raise MessageRejected(f"header of {len(part)} bytes does not end in a checksum")
+    if found != xxhash.xxh3_64_digest(sealed):
+        raise MessageRejected(f"header of {len(part)} bytes does not match its checksum")
+    stream = BytesIO(sealed + found)
     try:
         tree = cbor2.CBORDecoder(
             stream,
@@ -133,10 +170,8 @@ def load_map(part: Part) -> dict[str, Any]:
         ).decode()
     except Exception as error:  # any exception of the decoder means the same here: these bytes are not a header
         raise MessageRejected(f"header is not CBOR: {type(error).__name__}") from None
-    if not isinstance(tree, dict):
-        raise MessageRejected(f"header is a {type(tree).__name__}, not a map")
-    if stream.tell() != len(part):
-        raise MessageRejected(f"header has {len(part) - stream.tell()} bytes more than its map")
+    if not isinstance(tree, dict) or tree.pop(CHECK, None) != found or stream.tell() != len(part):
+        raise MessageRejected("header is not one map with its checksum")
     if not _is_plain(tree):
         raise MessageRejected("header holds values that are neither text, numbers, lists nor maps")
     return tree
@@ -179,18 +214,22 @@ def _decode_frame(header: FrameHeader, payloads: Sequence[Part]) -> Frame:
 
 
 def _decode_result(header: ResultHeader, layers: Any, payloads: Sequence[Part]) -> Result:
-    if not isinstance(layers, list) or len(layers) != len(payloads) or not layers:
-        raise MessageRejected(f"result {header.sequence}: its layers do not match its {len(payloads)} payloads")
+    what = f"result {header.sequence}"
+    if not isinstance(layers, list) or len(layers) != len(payloads) or not 1 <= len(layers) <= MAX_LAYERS:
+        raise MessageRejected(f"{what}: its layers do not match its {len(payloads)} payloads (1 to {MAX_LAYERS})")
+    if len(header.figures) > MAX_FIGURES or any(len(name) > MAX_FIGURE_NAME for name in header.figures):
+        limits = f"{MAX_FIGURES} figures with names of {MAX_FIGURE_NAME} characters"
+        raise MessageRejected(f"{what}: {len(header.figures)} figures do not keep within the limit of {limits}")
     arrays: dict[str, NDArray[Any]] = {}
     for layer, payload in zip(layers, payloads, strict=True):
         name, dtype = (layer.get(key) if isinstance(layer, dict) else None for key in ("name", "dtype"))
         if not isinstance(name, str) or name in arrays or not isinstance(dtype, str) or dtype not in _LAYER_DTYPES:
-            raise MessageRejected(f"result {header.sequence}: bad layer {_told(layer)}")
-        arrays[name] = _array(payload, dtype, layer.get("shape"), f"result {header.sequence} layer {_told(name)}")
+            raise MessageRejected(f"{what}: bad layer {_told(layer)}")
+        arrays[name] = _array(payload, dtype, layer.get("shape"), f"{what} layer {_told(name)}")
+        if checksum(arrays[name]) != layer.get("xxh3"):
+            raise MessageRejected(f"{what} layer {_told(name)} does not match its checksum")
     if not all(map(isfinite, (header.pixel_size_m, *header.timing_s.values()))):
-        raise MessageRejected(f"result {header.sequence}: its pixel size or timing is no finite number")
-    if len(header.figures) > MAX_FIGURES or max(map(len, header.figures), default=0) > MAX_TOLD:
-        raise MessageRejected(f"result {header.sequence}: more than {MAX_FIGURES} figures, or a name above {MAX_TOLD}")
+        raise MessageRejected(f"{what}: its pixel size or timing is no finite number")
     height = arrays.get("height")
     if next(iter(arrays)) != "height" or height is None or height.ndim != 2 or height.dtype != np.float32:
         raise MessageRejected(f"result {header.sequence}: the first layer must be height, (H, W) float32")

@@ -75,6 +75,8 @@ class Worker:
             log.warning("%s: %s", name, error)
         except EclipsError as error:
             log.error("%s could not be reconstructed: %s", name, error)
+        except Exception:  # whatever a frame from outside may bring about
+            log.exception("%s could not be reconstructed", name)
         else:
             self.done += 1
             if reason:

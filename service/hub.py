@@ -25,7 +25,7 @@ NODE_GONE_AFTER_S = 2.0
 
 @dataclass(slots=True)
 class Trend:
-    """One channel over time, thinned to about one sample a second."""
+    """One channel over time, thinned to about one sample a second, also where the wall clock was stepped back."""
 
     utc_ns: deque[int]
     values: deque[float | None]
@@ -36,7 +36,7 @@ class Trend:
         return cls(deque(maxlen=length), deque(maxlen=length))
 
     def add(self, utc_ns: int, value: float | None) -> None:
-        if not self.utc_ns or utc_ns - self.utc_ns[-1] >= TREND_INTERVAL_S * 1e9:
+        if not self.utc_ns or abs(utc_ns - self.utc_ns[-1]) >= TREND_INTERVAL_S * 1e9:
             self.utc_ns.append(utc_ns)
             self.values.append(value)
 

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import cbor2
+import xxhash
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from acquisition import wire
 from recordings import ROUNDS
 
 MEMORY_BYTES = 16 * 2**20
@@ -161,3 +163,16 @@ BOMBS: dict[str, bytes] = {
     "nothing": b"",
 }
 """Few bytes that ask for much, by what they do."""
+
+
+def header_of(value: Any) -> bytes:
+    """What a peer would send that means `value` as a header, checksum and all."""
+    return wire.dump_map(value) if isinstance(value, dict) else sealed(cbor2.dumps(value))
+
+
+def sealed(encoded: bytes) -> bytes:
+    """Bytes with the checksum that a peer would give them who means harm, not noise: in a small map its last entry."""
+    small_map = bool(encoded) and 0xA0 <= encoded[0] < 0xB7
+    grown = bytes([encoded[0] + 1]) + encoded[1:] if small_map else encoded
+    ended = grown + cbor2.dumps(wire.CHECK) + b"\x48"
+    return ended + xxhash.xxh3_64_digest(ended)

@@ -7,6 +7,8 @@ import math
 import os
 import shutil
 import threading
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from acquisition import wire
 from acquisition.counters import RecorderTimes
-from acquisition.errors import EclipsError, RecordingFailed
+from acquisition.errors import EclipsError, MessageRejected, RecordingFailed
 from acquisition.frames import Event, Frame, Result, RunFinished, RunStarted, StateSample, checksum
 from acquisition.instrument import Instrument
 from acquisition.recording.disk import Reserve
@@ -70,7 +72,7 @@ class Recorder:
         self._lock = threading.RLock()
         self._syncing = threading.Lock()
         self._heights_done: set[int] = set()
-        self._sequences: list[int] = []
+        self._sequences = array("q")
         self._acknowledged: int | None = None
         self._digest = xxhash.xxh3_64()
         self._failure: BaseException | None = None
@@ -104,13 +106,16 @@ class Recorder:
             self._log(wire.to_tree(event))
 
     def write_result(self, result: Result) -> str:
-        """Keep the first result of each frame. Returns "" when kept, else why not."""
-        sequence, size_px = result.header.sequence, result.height_m.shape
-        if size_px != self.run.shape[1:]:
-            return f"height {sequence} is {size_px} pixels, the frames of this run are {self.run.shape[1:]}"
+        """Keep the first result of each frame. Returns "" when kept, else why not; raises `MessageRejected` for a frame
+        that was not recorded, or a height of another size."""
+        sequence, shape = result.header.sequence, result.height_m.shape
         with self._guard():
             if sequence in self._heights_done:
                 return f"frame {sequence} has its height already"
+            if not self._is_recorded(sequence):
+                raise MessageRejected(f"frame {sequence} of {self.run.run_id} was not recorded: it can have no height")
+            if shape != self.run.shape[1:]:
+                raise MessageRejected(f"height {sequence} has shape {shape}, its frame {self.run.shape[1:]}")
             place = self._heights.append(result.height_m[np.newaxis])
             self._log(result_line(result, place))
             self._heights_done.add(sequence)
@@ -134,6 +139,11 @@ class Recorder:
         """Recorded frames that have no height yet, in order."""
         with self._lock:
             return [sequence for sequence in self._sequences if sequence not in self._heights_done]
+
+    @property
+    def has_all_heights(self) -> bool:
+        with self._lock:
+            return len(self._heights_done) == len(self._sequences)
 
     @property
     def digest(self) -> str:
@@ -171,6 +181,10 @@ class Recorder:
         write_manifest(self.folder, self.manifest)
         if status != asked:
             raise RecordingFailed(f"{self.folder} is {status}, not {asked}: {reason}") from failure
+
+    def _is_recorded(self, sequence: int) -> bool:
+        place = bisect_left(self._sequences, sequence)
+        return place < len(self._sequences) and self._sequences[place] == sequence
 
     def _begin(self, instrument: Instrument) -> None:
         """The manifest comes last: a folder that has one has all that a run needs."""

@@ -12,6 +12,7 @@ import cbor2
 import pytest
 import zmq
 
+from acquisition import wire
 from acquisition.control import ControlClient, ControlServer
 from acquisition.errors import BadInput, ComponentFailed, DeviceFailed, LimitExceeded, RequestRefused
 from programs import free_ports, wait_until
@@ -104,7 +105,7 @@ def test_nobody_there_is_said_within_the_deadline() -> None:
 
 def raw_command(**changes: object) -> bytes:
     command = {"id": "1", "name": "echo", "arguments": {}, "deadline_utc_ns": time.time_ns() + 10**10}
-    return cbor2.dumps({**command, "idempotency_key": "k", **changes})
+    return wire.dump_map({**command, "idempotency_key": "k", **changes})
 
 
 def test_a_repeated_command_is_answered_alike_and_done_once(node: Node) -> None:
@@ -113,7 +114,7 @@ def test_a_repeated_command_is_answered_alike_and_done_once(node: Node) -> None:
     for attempt in ("1", "2"):
         raw.send(raw_command(id=attempt))
         assert raw.poll(5000)
-        answer = cbor2.loads(raw.recv())
+        answer = wire.load_map(raw.recv())
         assert (answer["id"], answer["status"]) == (attempt, "done")
     assert node.begun == ["echo"]
     raw.close(0)
@@ -124,7 +125,7 @@ def test_a_command_after_its_deadline_is_not_begun(node: Node) -> None:
     raw.connect(node.address)
     raw.send(raw_command(deadline_utc_ns=time.time_ns() - 1))
     assert raw.poll(5000)
-    assert cbor2.loads(raw.recv())["status"] == "refused"
+    assert wire.load_map(raw.recv())["status"] == "refused"
     assert node.begun == []
     raw.close(0)
 
@@ -132,7 +133,7 @@ def test_a_command_after_its_deadline_is_not_begun(node: Node) -> None:
 def test_garbage_is_counted_and_harms_nobody(node: Node) -> None:
     raw = node.context.socket(zmq.DEALER)
     raw.connect(node.address)
-    for message in (b"", b"\xff\xff", cbor2.dumps(7), cbor2.dumps({"id": 1}), raw_command(arguments=[1])):
+    for message in (b"", b"\xff\xff", cbor2.dumps(7), wire.dump_map({"id": 1}), raw_command(arguments=[1])):
         raw.send(message)
     wait_until(lambda: node.server.rejected == 5, lambda: f"{node.server.rejected} rejected")
     assert node.client.call("echo") == {}

@@ -23,7 +23,7 @@ from acquisition.endpoints import Endpoints
 from acquisition.errors import BadInput, ComponentFailed, RequestRefused
 from acquisition.frames import Frame, Result, ResultHeader
 from acquisition.stream import StreamServer
-from hostile import BOMBS, Change, bounded_memory, changed, changes, few, replace_somewhere, values
+from hostile import BOMBS, Change, bounded_memory, changed, changes, few, header_of, replace_somewhere, sealed, values
 from programs import free_ports, wait_until
 from recordings import frame, result, run_started
 
@@ -58,7 +58,7 @@ class Control:
         self.peer.send(command(id=sentinel, idempotency_key=sentinel))
         answers = []
         while self.peer.poll(20_000):
-            answer = cbor2.loads(self.peer.recv())
+            answer = wire.load_map(self.peer.recv())
             if answer["id"] == sentinel:
                 assert answer["status"] == "done"
                 return answers
@@ -81,7 +81,7 @@ def command_tree(**changes: object) -> dict[str, Any]:
 
 
 def command(**changes: object) -> bytes:
-    return cbor2.dumps(command_tree(**changes))
+    return header_of(command_tree(**changes))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,8 @@ def assert_answered_or_rejected(control: Control, message: list[bytes]) -> None:
 
 @pytest.mark.parametrize("bomb", list(BOMBS.values()), ids=list(BOMBS))
 def test_a_command_that_asks_for_much_is_rejected_and_the_next_one_done(control: Control, bomb: bytes) -> None:
-    assert_answered_or_rejected(control, [bomb])
+    for message in (bomb, sealed(bomb)):
+        assert_answered_or_rejected(control, [message])
 
 
 @pytest.mark.soak
@@ -118,7 +119,7 @@ def test_random_bytes_to_the_control_socket(control: Control, parts: list[bytes]
 def test_a_command_with_a_wrong_value_is_answered_or_rejected(
     control: Control, data: st.DataObject, value: Any
 ) -> None:
-    assert_answered_or_rejected(control, [cbor2.dumps(replace_somewhere(data, command_tree(), value))])
+    assert_answered_or_rejected(control, [header_of(replace_somewhere(data, command_tree(), value))])
 
 
 @pytest.mark.soak
@@ -181,8 +182,8 @@ def test_arguments_that_fit_into_no_header_are_refused_before_they_are_sent(cont
     assert control.client.call("echo", {"a": "x" * 60_000}) == {"a": "x" * 60_000}
 
 
-@pytest.mark.parametrize("reply", [b"\xff", cbor2.dumps(7), cbor2.dumps({"id": 1}), b"\x81" * 1000])
-def test_a_node_that_answers_nonsense_is_a_failed_component(reply: bytes) -> None:
+@pytest.mark.parametrize("reply", [b"\xff", header_of(7), header_of({"id": 1}), sealed(b"\x81" * 1000)])
+def test_a_node_that_answers_nonsense_has_not_answered(reply: bytes) -> None:
     with zmq.Context() as context:
         address = f"tcp://127.0.0.1:{free_ports(1)[0]}"
         server = context.socket(zmq.ROUTER)
@@ -191,8 +192,8 @@ def test_a_node_that_answers_nonsense_is_a_failed_component(reply: bytes) -> Non
         answering = threading.Thread(target=lambda: server.send_multipart([server.recv_multipart()[0], reply]))
         answering.start()
         try:
-            with pytest.raises(ComponentFailed, match="answered status with"):
-                client.call("status", deadline_s=20)
+            with pytest.raises(ComponentFailed, match="did not answer status"):
+                client.call("status", deadline_s=2)
         finally:
             answering.join()
             client.close()
@@ -258,8 +259,9 @@ def assert_survived(stream: Stream, message: list[bytes]) -> None:
 @pytest.mark.parametrize("bomb", list(BOMBS.values()), ids=list(BOMBS))
 def test_a_credit_that_asks_for_much_is_rejected_and_others_are_served(stream: Stream, bomb: bytes) -> None:
     before = stream.server.rejected
-    assert_survived(stream, [bomb])
-    wait_until(lambda: stream.server.rejected == before + 1, lambda: "not counted")
+    for message in (bomb, sealed(bomb)):
+        assert_survived(stream, [message])
+    wait_until(lambda: stream.server.rejected == before + 2, lambda: "not counted")
 
 
 @pytest.mark.soak
@@ -273,7 +275,7 @@ def test_random_bytes_to_the_data_socket(stream: Stream, parts: list[bytes]) -> 
 @few
 @given(st.data(), values)
 def test_a_credit_with_a_wrong_value_is_served_or_rejected(stream: Stream, data: st.DataObject, value: Any) -> None:
-    assert_survived(stream, [cbor2.dumps(replace_somewhere(data, credit(), value))])
+    assert_survived(stream, [header_of(replace_somewhere(data, credit(), value))])
 
 
 @pytest.mark.soak
@@ -283,10 +285,10 @@ def test_a_result_with_a_wrong_value_is_taken_whole_or_rejected(
     stream: Stream, data: st.DataObject, value: Any, several: list[Change]
 ) -> None:
     header, *payloads = (bytes(part) for part in wire.encode(result(1)))
-    tree = replace_somewhere(data, cbor2.loads(header), value)
-    request = cbor2.dumps({"kind": "result", "nonce": 1})
+    tree = replace_somewhere(data, wire.load_map(header), value)
+    request = header_of({"kind": "result", "nonce": 1})
     before = len(stream.taken)
-    assert_survived(stream, [request, cbor2.dumps(tree), *(changed(payload, several) for payload in payloads)])
+    assert_survived(stream, [request, header_of(tree), *(changed(payload, several) for payload in payloads)])
     for taken in stream.taken[before:]:
         assert taken.height_m.dtype == np.float32 and taken.height_m.ndim == 2
 
@@ -316,7 +318,7 @@ def test_a_result_with_a_wrong_value_is_taken_whole_or_rejected(
 )
 def test_a_credit_that_cannot_be_is_rejected_and_counted(stream: Stream, wrong: dict[str, object]) -> None:
     before = stream.server.rejected
-    assert_survived(stream, [cbor2.dumps(credit(**wrong))])
+    assert_survived(stream, [header_of(credit(**wrong))])
     wait_until(lambda: stream.server.rejected == before + 1, lambda: "not counted")
 
 
@@ -324,5 +326,5 @@ def test_a_result_with_more_figures_than_a_status_could_tell_is_rejected(stream:
     header = ResultHeader("run", "test", 1, 0, 0, "m", {}, "CPU", "c", 5e-9, {str(n): 1.0 for n in range(101)}, {})
     parts = wire.encode(Result(header, {"height": result(1).height_m}))
     before = stream.server.rejected
-    assert_survived(stream, [cbor2.dumps({"kind": "result", "nonce": 1}), *(bytes(part) for part in parts)])
+    assert_survived(stream, [header_of({"kind": "result", "nonce": 1}), *(bytes(part) for part in parts)])
     wait_until(lambda: stream.server.rejected == before + 1, lambda: "not counted")

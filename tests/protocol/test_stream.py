@@ -192,11 +192,11 @@ def test_garbage_on_the_socket_is_counted_and_harms_nobody(rig: Rig) -> None:
         [b""],
         [b"\xff" * 100],
         [cbor2.dumps([1, 2])],
-        [cbor2.dumps({"kind": "gossip"})],
-        [cbor2.dumps({**credit, "wants": "everything"})],
-        [cbor2.dumps({**credit, "after": "now"})],
-        [cbor2.dumps({**credit, "lease_s": 1e9})],
-        [cbor2.dumps({"kind": "result", "nonce": 1}), b"\x00"],
+        [wire.dump_map({"kind": "gossip"})],
+        [wire.dump_map({**credit, "wants": "everything"})],
+        [wire.dump_map({**credit, "after": "now"})],
+        [wire.dump_map({**credit, "lease_s": 1e9})],
+        [wire.dump_map({"kind": "result", "nonce": 1}), b"\x00"],
         [b"x" * (wire.MAX_HEADER_BYTES + 1)],
     ]
     for parts in messages:

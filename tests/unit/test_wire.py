@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cbor2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -45,8 +44,7 @@ def result() -> Result:
 
 
 def changed(parts: list[wire.Part], **changes: object) -> list[wire.Part]:
-    tree = cbor2.loads(bytes(parts[0]))
-    return [cbor2.dumps({**tree, **changes}), *parts[1:]]
+    return [wire.dump_map({**wire.load_map(parts[0]), **changes}), *parts[1:]]
 
 
 def test_frame_survives_the_wire_unchanged() -> None:
