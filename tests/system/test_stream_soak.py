@@ -61,6 +61,7 @@ async def test_at_full_speed_nothing_is_lost_or_doubled_and_memory_stays_flat(
             node.said.clear()
             gc.collect()
             memory.append(resident_bytes())
+        await node.until(lambda: worker.worker.done >= runs * frames, "a height was not acknowledged")
         assert worker.worker.done == runs * frames
         assert node.stream.errors == node.stream.rejected == node.stream.refused == 0
         worker.close()
