@@ -184,12 +184,12 @@ class AcquisitionNode:
             await self._close_incomplete(recorder, reason)
             return
         self.awaiting_heights[progress.run.run_id] = recorder
-        missing = recorder.missing_heights()
-        if missing:
-            recorded = await asyncio.to_thread(RecordedRun, recorder.folder)
-            self.stream.add_backfill(progress.run, missing, recorded.read_frame)
-        else:
+        if recorder.has_all_heights:
             await self._complete(recorder)
+            return
+        recorded = await asyncio.to_thread(RecordedRun, recorder.folder)
+        if progress.run.run_id in self.awaiting_heights:
+            self.stream.add_backfill(progress.run, recorder.missing_heights, recorded.read_frame)
 
     def publish_heartbeat(self, status: Mapping[str, Any]) -> None:
         """A sign of life with the status as a tree."""

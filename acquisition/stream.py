@@ -103,12 +103,18 @@ class StreamServer:
         self._board.frames.add(frame.header.key, self._about_of(run), wire.encode(frame))
         self._thread.post(self._serve_all)
 
-    def add_backfill(self, run: RunStarted, sequences: Sequence[int], load: Callable[[int], Frame]) -> None:
-        """Offer recorded frames that lack a height, whenever workers have nothing newer. `load` may be slow."""
-        backfill = Backfill(
-            run.run_id, self._about_of(run), deque(sequences), lambda sequence: wire.encode(load(sequence))
-        )
-        self._thread.post(lambda: self._offer_backfill(backfill))
+    def add_backfill(self, run: RunStarted, missing: Callable[[], Sequence[int]], load: Callable[[int], Frame]) -> None:
+        """Offer recorded frames that lack a height, whenever workers have nothing newer. `missing` is called where
+        results are taken, so that none comes in between; `load` may be slow."""
+
+        def offer() -> None:
+            waiting = deque(missing())
+            if waiting:
+                loaded = lambda sequence: wire.encode(load(sequence))  # noqa: E731
+                self._board.add_backfill(Backfill(run.run_id, self._about_of(run), waiting, loaded))
+                self._serve_all()
+
+        self._thread.post(offer)
 
     def drop_run(self, run_id: str) -> None:
         """Forget the work of a run; results for it are refused by the taker from now on."""
@@ -152,10 +158,6 @@ class StreamServer:
 
     def _send_state(self, parts: list[wire.Part]) -> None:
         self._state.send_multipart(parts)
-
-    def _offer_backfill(self, backfill: Backfill) -> None:
-        self._board.add_backfill(backfill)
-        self._serve_all()
 
     def _about_of(self, run: RunStarted) -> bytes:
         about = self._about.get(run.run_id)

@@ -168,7 +168,7 @@ def test_a_result_is_acknowledged_once_and_reaches_viewers(rig: Rig) -> None:
 
 def test_recorded_frames_without_height_are_offered(rig: Rig) -> None:
     worker = rig.consumer()
-    rig.server.add_backfill(RUN, [3, 5], frame)
+    rig.server.add_backfill(RUN, lambda: [3, 5], frame)
     for sequence in (3, 5):
         delivery = worker.ask("work", timeout_s=5, lease_s=30)
         assert delivery is not None and delivery.message.header.sequence == sequence

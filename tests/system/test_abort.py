@@ -79,7 +79,7 @@ async def test_after_an_abort_in_any_state_the_next_run_arms_and_has_no_stray_fr
 ) -> None:
     async with Node(tmp_path / "runs", ring_bytes=2**26) as node:
         worker, follower = WorkerThread(node.endpoints.data), Follower(node)
-        aborts = 21 if rounds < 100 else 10 * rounds
+        aborts = 21 if rounds < 10 else 10 * rounds
         for number in range(aborts):
             await ABORTS[number % len(ABORTS)](node)
             assert node.machine.state == "idle"
