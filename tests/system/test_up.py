@@ -68,23 +68,6 @@ def test_a_killed_worker_comes_back_and_no_frame_stays_without_height(start: Sta
     assert verify(run.path).ok
 
 
-def test_a_killed_service_leaves_the_run_going_and_comes_back(start: Start) -> None:
-    program = start("up")
-    link = program.link
-    program.wait_for("acknowledged")
-    before = last_acknowledged(program)
-    os.kill(program.children()["serve"], signal.SIGKILL)
-    killed_at = len(program.lines)
-    program.wait_for("serve ended with status -9: starting it again", killed_at)
-    wait_until(lambda: last_acknowledged(program) > before + 2, lambda: "the run did not go on")
-    assert program.link == link
-    with program.client() as client:
-        wait_until(lambda: client.get("/ready").json()["ready"], lambda: "the service did not come back")
-        assert client.get("/status").json()["state"] == "acquiring"
-    assert program.interrupt() == 0
-    assert RecordedRun(program.run_folder()).manifest.status == "complete"
-
-
 def test_killing_up_leaves_no_process_and_every_acknowledged_frame(start: Start) -> None:
     program = start("up")
     switch_laser_on(program)
