@@ -174,7 +174,7 @@ def test_a_flood_of_credits_is_one_request(rig: Rig) -> None:
     wait_until(lambda: rig.server.rejected == 1, lambda: "the flood never arrived")
     assert other.ask("frames", timeout_s=30) is not None
     assert rig.server.given_up == set()
-    assert len(rig.server._credits) <= 1
+    assert [wants for _, wants in list(rig.server._credits)].count("work") <= 1
     flood.close(0)
 
 
