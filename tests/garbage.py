@@ -11,11 +11,11 @@ import xxhash
 import zmq
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from streams import PATIENCE_S
 
 from acquisition import wire
 from acquisition.frames import Event, Result
 from recordings import frame, result, run_started
+from streams import PATIENCE_S
 
 Parts = list[bytes]
 few = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))

@@ -10,10 +10,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from streams import PATIENCE_S, QuickPipeline
-
 from inference import worker as worker_module
 from inference.worker import Worker
+from streams import PATIENCE_S, QuickPipeline
 
 LONGEST_LEASE_S = 120.0
 """Longer than any test waits: a frame that comes back sooner does so because its worker was found to be dead."""

@@ -6,10 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from streams import Follower, Node, Numbered, WorkerThread
 
 from acquisition.errors import RequestRefused
 from acquisition.recording import RecordedRun
+from streams import Follower, Node, Numbered, WorkerThread
 
 
 async def abort_while_arming(node: Node) -> None:

@@ -8,6 +8,12 @@ from contextlib import ExitStack
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acquisition import wire
+from acquisition.consumer import DataConsumer, StateListener
+from acquisition.frames import Event, Frame
 from garbage import (
     DELIVERY,
     EVENT,
@@ -24,14 +30,8 @@ from garbage import (
     few,
     wait_for,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from streams import PATIENCE_S, QuickPipeline, WorkerThread
-
-from acquisition import wire
-from acquisition.consumer import DataConsumer, StateListener
-from acquisition.frames import Event, Frame
 from recordings import frame
+from streams import PATIENCE_S, QuickPipeline, WorkerThread
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,16 @@ import cbor2
 import numpy as np
 import pytest
 import zmq
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acquisition import wire
+from acquisition.consumer import DataConsumer, StateListener
+from acquisition.control import ControlClient, ControlServer
+from acquisition.endpoints import Endpoints
+from acquisition.errors import MessageRejected
+from acquisition.frames import Heartbeat, Result
+from acquisition.stream import StreamServer
 from garbage import (
     BAD_CREDITS,
     BAD_LAYERS,
@@ -27,19 +37,9 @@ from garbage import (
     sealed,
     wait_for,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from streams import PATIENCE_S, Node, Numbered, WorkerThread
-
-from acquisition import wire
-from acquisition.consumer import DataConsumer, StateListener
-from acquisition.control import ControlClient, ControlServer
-from acquisition.endpoints import Endpoints
-from acquisition.errors import MessageRejected
-from acquisition.frames import Heartbeat, Result
-from acquisition.stream import StreamServer
 from programs import free_ports
 from recordings import frame, result, run_started
+from streams import PATIENCE_S, Node, Numbered, WorkerThread
 
 
 class Sockets:

@@ -10,7 +10,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from streams import Node, Numbered, WorkerThread
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
@@ -18,6 +17,7 @@ from acquisition.recording import verify
 from programs import write_settings
 from service.settings import load_settings
 from service.supervisor import Part, Supervisor
+from streams import Node, Numbered, WorkerThread
 
 KEY = "a-key-for-tests"
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import zmq
 import zmq.auth
-from streams import Follower, Node, Numbered, WorkerThread, images_of, resident_bytes
 
 from acquisition import wire
 from acquisition.consumer import DataConsumer, StateListener
@@ -25,6 +24,7 @@ from acquisition.stream import DATA_HIGH_WATER_MARK, STATE_HIGH_WATER_MARK, Stre
 from programs import free_ports, wait_until
 from recordings import OPTICS
 from service.hub import Trend
+from streams import Follower, Node, Numbered, WorkerThread, images_of, resident_bytes
 
 SIDE_PX = 128
 FRAME_BYTES = 4 * SIDE_PX * SIDE_PX * 2

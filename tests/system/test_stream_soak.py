@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from streams import Follower, Node, Numbered, WorkerThread, resident_bytes
 
 from acquisition import state
 from acquisition.recording import verify
+from streams import Follower, Node, Numbered, WorkerThread, resident_bytes
 
 RING_BYTES = 128 * 2**20
 FULL_ROUNDS = 100

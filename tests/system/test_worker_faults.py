@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from killable_workers import WorkerHost
-from streams import Node, Numbered, WorkerThread, height_of, images_of
-from tcp_proxy import TcpProxy
 
 from acquisition import socket_thread, sockets
 from acquisition.recording import RecordedRun, verify
 from acquisition.recording.journal import scan_journal
+from killable_workers import WorkerHost
+from streams import Node, Numbered, WorkerThread, height_of, images_of
+from tcp_proxy import TcpProxy
 
 needs_fork = pytest.mark.skipif(sys.platform == "win32", reason="workers are forked")
 
