@@ -13,9 +13,11 @@ run: $(VENV)/installed
 	$(BIN)/eclips up $(if $(CONFIG),--config $(CONFIG))
 
 test: $(VENV)/installed-for-tests system-programs check
-	$(MAKE) -j 2 test-page test-rest
+	$(MAKE) test-page
+	$(MAKE) test-rest
 
-# Side by side, so one thread for each; the browser's driver wants a process for itself.
+# One thread for each of those side by side. The page comes alone: a browser and a microscope want the cores to
+# themselves, and the browser's driver a process.
 test-page test-rest: export OMP_NUM_THREADS = 1
 
 test-page:

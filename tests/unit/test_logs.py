@@ -174,7 +174,9 @@ def test_a_full_disk_costs_lines_and_nothing_else(
     assert told.getvalue().count("cannot be written") == 1
 
 
-def test_whatever_a_text_holds_it_stays_one_line(begin: Begin, tmp_path: Path) -> None:
+def test_whatever_a_text_holds_it_stays_one_line(begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What pytest itself hears of a log must be text that one process can send to another.
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     texts = ["two\nlines", "10 µm × 3 Å", "torn \udc80", '"quoted"']
     logs = begin(level="warning")
     for text in texts:

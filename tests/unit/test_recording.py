@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from acquisition.errors import BadInput, RecordingFailed, RequestRefused
+from acquisition.errors import BadInput, MessageRejected, RecordingFailed, RequestRefused
 from acquisition.frames import Result
 from acquisition.instrument import four_quadrant
 from acquisition.recording import RecordedRun, Recorder, repair, verify
@@ -145,7 +145,8 @@ def test_a_height_of_another_size_than_its_run_is_refused_and_the_right_one_stil
     recorder = record(tmp_path / "run", 1, [])
     whole = result(0)
     cut = Result(whole.header, {"height": whole.height_m[:-1]})
-    assert recorder.write_result(cut) == "height 0 is (23, 32) pixels, the frames of this run are (24, 32)"
+    with pytest.raises(MessageRejected, match=r"shape \(23, 32\), its frame \(24, 32\)"):
+        recorder.write_result(cut)
     assert recorder.missing_heights() == [0]
     assert recorder.write_result(whole) == ""
     finish(recorder)

@@ -159,13 +159,12 @@ def test_the_hardest_examples_are_rehearsed_once() -> None:
 def test_a_run_that_was_stopped_goes_on_and_becomes_part_of_a_set(tmp_path: Path) -> None:
     done: list[int] = []
 
-    def run(until_s: float) -> ModelCard:
-        progress = lambda samples, most: done.append(samples)  # noqa: E731
-        return train_and_install("slopes", tmp_path / "run", TINY, tmp_path / "models", "tiny", 0, progress, until_s)
+    def progress(samples: int, most: int) -> None:
+        done.append(samples)
 
-    run(0.0)
+    train(SlopeLesson(), tmp_path / "run", TINY, 0, progress, 0.0)
     assert done == [16]
-    run(math.inf)
+    train_and_install("slopes", tmp_path / "run", TINY, tmp_path / "models", "tiny", 0, progress, math.inf)
     assert done[1:] == [32, 48, 64]
     card = find_model_set("tiny", tmp_path / "models")
     part = card.parts["slopes"]
