@@ -22,7 +22,7 @@ from inference.networks.moments import moments
 from inference.networks.poisson import integrate, slopes_of
 from inference.networks.slopes import SlopeNet, classical
 from inference.networks.unet import parameters_of
-from inference.registry import CALIBRATION, SLOTS, ModelCard, find_model_set
+from inference.registry import CALIBRATION, SLOTS, find_model_set
 from inference.session import OnnxSession
 from inference.training.batches import TURNS, Examples, batch_of, examples, turned
 from inference.training.frames import Conditions, sample_stream
