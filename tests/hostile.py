@@ -23,7 +23,7 @@ usual = settings(max_examples=20 * ROUNDS, deadline=None, suppress_health_check=
 few = settings(max_examples=6 * ROUNDS, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 Change = Callable[[bytes], bytes]
-_position = st.floats(0, 1, exclude_max=True)
+positions = st.floats(0, 1, exclude_max=True)
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def bounded_memory(limit_bytes: int = MEMORY_BYTES) -> Iterator[None]:
     assert peak < limit_bytes, f"{peak} bytes were asked for"
 
 
-def _flip(at: float, bit: int) -> Change:
+def flip(at: float, bit: int) -> Change:
     def change(content: bytes) -> bytes:
         position = int(at * len(content))
         return content[:position] + bytes([content[position] ^ 1 << bit]) + content[position + 1 :] if content else b""
@@ -45,29 +45,29 @@ def _flip(at: float, bit: int) -> Change:
     return change
 
 
-def _overwrite(at: float, by: bytes) -> Change:
+def overwrite(at: float, by: bytes) -> Change:
     return lambda content: content[: int(at * len(content))] + by + content[int(at * len(content)) + len(by) :]
 
 
-def _insert(at: float, what: bytes) -> Change:
+def insert(at: float, what: bytes) -> Change:
     return lambda content: content[: int(at * len(content))] + what + content[int(at * len(content)) :]
 
 
-def _truncate(at: float) -> Change:
+def truncate(at: float) -> Change:
     return lambda content: content[: int(at * len(content))]
 
 
-def _remove(at: float, length: int) -> Change:
+def remove(at: float, length: int) -> Change:
     return lambda content: content[: int(at * len(content))] + content[int(at * len(content)) + length :]
 
 
 changes = st.one_of(
-    st.builds(_flip, _position, st.integers(0, 7)),
-    st.builds(_truncate, _position),
-    st.builds(_remove, _position, st.integers(1, 40)),
-    st.builds(_overwrite, _position, st.integers(0, 2**32 - 1).map(lambda value: struct.pack("<I", value))),
-    st.builds(_insert, _position, st.binary(max_size=40)),
-    st.builds(_overwrite, _position, st.binary(max_size=300)),
+    st.builds(flip, positions, st.integers(0, 7)),
+    st.builds(truncate, positions),
+    st.builds(remove, positions, st.integers(1, 40)),
+    st.builds(overwrite, positions, st.integers(0, 2**32 - 1).map(lambda value: struct.pack("<I", value))),
+    st.builds(insert, positions, st.binary(max_size=40)),
+    st.builds(overwrite, positions, st.binary(max_size=300)),
 )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from acquisition.frames import RunFinished, StateSample
 from acquisition.recording import writer
 from acquisition.recording.heights import put_heights_in_order
+from programs import start_host
 from recordings import frame, new_recorder, result, truth_m
 
 ENDED = "ended"
@@ -22,14 +22,7 @@ class RecorderHost:
     """`kill_while` starts a recorder, kills it at a random moment and returns what it told."""
 
     def __init__(self) -> None:
-        path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
-        self._host = subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": path},
-        )
+        self._host = start_host(__file__)
 
     def kill_while(self, job: str, folder: Path, chance: random.Random, most_lines: int) -> list[str]:
         """`job` is `frames` or `runs`; the kill comes within 30 ms after at most so many lines."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 from inference import worker as worker_module
 from inference.worker import Worker
+from programs import start_host
 from streams import PATIENCE_S, QuickPipeline
 
 LONGEST_LEASE_S = 120.0
@@ -33,14 +32,7 @@ class WorkerHost:
     """Starts workers that take `seconds` for a frame."""
 
     def __init__(self) -> None:
-        path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
-        self._host = subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": path},
-        )
+        self._host = start_host(__file__)
         self._workers: dict[int, WorkerProcess] = {}
         self._news = threading.Condition()
         threading.Thread(target=self._read, daemon=True).start()

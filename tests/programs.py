@@ -194,3 +194,15 @@ def eclips(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*ECLIPS, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=180
     )
+
+
+def start_host(path: str) -> subprocess.Popen[str]:
+    """The test program at `path`, that is told a line for each thing to start and tells lines of what it does."""
+    folders = os.pathsep.join([str(Path(path).parent), *filter(None, sys.path)])
+    return subprocess.Popen(
+        [sys.executable, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": folders},
+    )

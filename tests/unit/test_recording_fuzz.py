@@ -7,8 +7,7 @@ import json
 import shutil
 import struct
 import tempfile
-import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from acquisition.recording import RecordedRun, repair, verify
 from acquisition.recording.journal import decode_line, encode_line, scan_journal
 from acquisition.recording.manifest import read_manifest
 from acquisition.recording.tiff_chain import cut_after_page, walk_pages
+from hostile import Change, bounded_memory, flip, insert, overwrite, positions, truncate
 from recordings import ROUNDS
 
 KEPT = Path(__file__).parents[1] / "data" / "recording-v1"
@@ -33,50 +33,16 @@ MEMORY_BYTES = 32 * 2**20
 few = settings(max_examples=3 * ROUNDS, deadline=None)
 many = settings(max_examples=15 * ROUNDS, deadline=None)
 
-Change = Callable[[bytes], bytes]
-_position = st.floats(0, 1, exclude_max=True)
-
-
-def _flip(at: float, bit: int) -> Change:
-    def change(content: bytes) -> bytes:
-        position = int(at * len(content))
-        return content[:position] + bytes([content[position] ^ 1 << bit]) + content[position + 1 :] if content else b""
-
-    return change
-
-
-def _overwrite(at: float, by: bytes) -> Change:
-    return lambda content: content[: int(at * len(content))] + by + content[int(at * len(content)) + len(by) :]
-
-
-def _insert(at: float, what: bytes) -> Change:
-    return lambda content: content[: int(at * len(content))] + what + content[int(at * len(content)) :]
-
-
-def _truncate(at: float) -> Change:
-    return lambda content: content[: int(at * len(content))]
-
-
 _pointer = st.integers(0, 2**32 - 1).map(lambda value: struct.pack("<I", value)) | st.integers(0, 6000).map(
     lambda value: struct.pack("<I", value)
 )
 changes = st.one_of(
-    st.builds(_flip, _position, st.integers(0, 7)),
-    st.builds(_truncate, _position),
-    st.builds(_overwrite, _position, _pointer),
-    st.builds(_insert, _position, st.binary(max_size=40)),
-    st.builds(_overwrite, _position, st.binary(max_size=600)),
+    st.builds(flip, positions, st.integers(0, 7)),
+    st.builds(truncate, positions),
+    st.builds(overwrite, positions, _pointer),
+    st.builds(insert, positions, st.binary(max_size=40)),
+    st.builds(overwrite, positions, st.binary(max_size=600)),
 )
-
-
-@contextmanager
-def bounded_memory() -> Iterator[None]:
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < MEMORY_BYTES
-    finally:
-        tracemalloc.stop()
 
 
 @contextmanager
@@ -118,7 +84,7 @@ def readable(run: Path) -> tuple[set[int], set[int]]:
 def test_a_damaged_file_costs_only_what_it_held_and_repair_makes_nothing_worse(
     file: str, change: Change, status: str
 ) -> None:
-    with copy_of_the_run() as run, bounded_memory():
+    with copy_of_the_run() as run, bounded_memory(MEMORY_BYTES):
         manifest = run / "run.json"
         manifest.write_text(manifest.read_text().replace('"complete"', f'"{status}"'))
         content = (run / file).read_bytes()
@@ -155,7 +121,7 @@ _json = st.recursive(
 @few
 @given(data=st.data(), value=_json)
 def test_a_journal_line_with_a_right_checksum_and_wrong_values_is_refused(data: st.DataObject, value: Any) -> None:
-    with copy_of_the_run() as run, bounded_memory():
+    with copy_of_the_run() as run, bounded_memory(MEMORY_BYTES):
         lines = (run / "journal.jsonl").read_bytes().splitlines(keepends=True)
         chosen = data.draw(st.integers(0, len(lines) - 1))
         tree = json.loads(lines[chosen])
@@ -199,7 +165,7 @@ def test_of_any_journal_exactly_the_lines_that_hold_are_taken(parts: list[bytes]
 @pytest.mark.soak
 @many
 @given(_json.filter(lambda tree: isinstance(tree, dict)), st.integers(0, 10_000), st.integers(0, 7))
-def test_a_line_comes_back_as_it_was_and_any_flipped_bit_is_seen(tree: Any, at: int, bit: int) -> None:
+def test_a_line_comes_back_as_it_was_and_anyflipped_bit_is_seen(tree: Any, at: int, bit: int) -> None:
     line = encode_line({"kind": "event", **tree})[:-1]
     assert decode_line(line) == {"kind": "event", **tree}
     position = at % len(line)
@@ -254,6 +220,6 @@ def test_a_line_too_long_to_have_been_written_is_skipped_without_being_held_in_m
         file.truncate(2 * MEMORY_BYTES)
         file.seek(0, 2)
         file.write(b"\n" + good)
-    with bounded_memory():
+    with bounded_memory(MEMORY_BYTES):
         scan = scan_journal(tmp_path / "journal.jsonl")
     assert (len(scan.lines), scan.damaged) == (1, 1)
