@@ -24,7 +24,7 @@ test-page:
 	$(BIN)/pytest tests/browser
 
 test-rest:
-	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/browser
+	$(BIN)/pytest -n 2 --dist worksteal --ignore tests/browser
 
 soak: $(VENV)/installed-for-tests
 	ECLIPS_SOAK_ROUNDS=100 $(BIN)/pytest -m soak --timeout 3600

@@ -62,9 +62,15 @@ def read_image_file(path: Path) -> ImageFile:
 
 
 def _check_size(file: tifffile.TiffFile, path: Path) -> None:
-    """A few damaged bytes can declare any size: no more memory is asked for than the file can hold."""
+    """A few damaged bytes can declare any size, or send the chain of pages in a circle: no more memory is asked for
+    than the file can hold, and no page is read twice."""
     held = os.fstat(file.filehandle.fileno()).st_size
-    needed = sum(page.nbytes if page.compression == 1 else page.nbytes // MOST_COMPRESSION for page in file.pages)
+    needed, seen = 0, set[int]()
+    for page in file.pages:
+        if page.offset in seen:
+            raise BadInput(f"{path}: its pages go round in a circle after {len(seen)}: it is damaged")
+        seen.add(page.offset)
+        needed += page.nbytes if page.compression == 1 else page.nbytes // MOST_COMPRESSION
     if needed > held:
         raise BadInput(f"{path} declares more pixels than its {held} bytes can hold: it is damaged or cut off")
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import io
 import math
+import struct
 import tempfile
 import tomllib
 from collections.abc import Iterator
@@ -200,6 +201,16 @@ def take_image(content: bytes) -> None:
 @given(st.sampled_from(sorted(IMAGE_FILES)), st.lists(changes, min_size=1, max_size=4))
 def test_an_image_file_with_changed_bytes_is_read_or_refused(name: str, several: list[Change]) -> None:
     take_image(changed(IMAGE_FILES[name], several))
+
+
+def test_an_image_file_whose_pages_go_round_in_a_circle_is_refused() -> None:
+    content = bytearray(IMAGE_FILES["pages"])
+    with tifffile.TiffFile(io.BytesIO(bytes(content))) as file:
+        first, last = file.pages[0].offset, file.pages[len(file.pages) - 1].offset
+    (tags,) = struct.unpack_from("<H", content, last)
+    struct.pack_into("<I", content, last + 2 + 12 * tags, first)
+    with file_of(bytes(content), "scan.tif") as path, pytest.raises(BadInput, match="round in a circle after 4"):
+        read_image_sets([path], four_quadrant())
 
 
 @pytest.mark.soak
