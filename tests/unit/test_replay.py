@@ -3,131 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
-import tracemalloc
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from acquisition.clock import Instant, SystemClock, VirtualClock
+from acquisition.clock import SystemClock, VirtualClock
 from acquisition.errors import BadInput, RequestRefused
-from acquisition.frames import Exposure, Frame, JoinedValue, RunFinished, RunStarted, checksum
-from acquisition.instrument import four_quadrant
-from acquisition.recording import RecordedRun, Recorder, repair, verify
+from acquisition.recording import RecordedRun, Recorder, verify
 from acquisition.replay import ReplaySource
-from acquisition.run import Progress, RunMachine, RunPlan
+from acquisition.run import RunMachine, RunPlan
 from acquisition.stamping import REPLAY_CHANGES
-from recordings import finish, frame, header_changes, new_recorder, run_started, truth_m
-
-SECOND_NS = 10**9
-TIMES_S = (1.0, 1.25, 1.5, 3601.5, 3601.75)
-"""When the exposures of the usual recording ended: quick ones, and a pause of an hour."""
-
-
-class Ports:
-    """What a node would do for a run, written down."""
-
-    def __init__(self) -> None:
-        self.frames: list[Frame] = []
-        self.told: list[str] = []
-
-    def join_state(self, start: Instant, end: Instant) -> Mapping[str, JoinedValue]:
-        return {"stage.x_m": JoinedValue(99.0, True, 0.0)}
-
-    def publish_start(self, run: RunStarted) -> None: ...
-
-    def publish_frame(self, frame: Frame, run: RunStarted) -> None:
-        self.frames.append(frame)
-
-    def publish_finish(self, finished: RunFinished) -> None: ...
-
-    def acknowledge(self, run_id: str, sequence: int) -> None: ...
-
-    def tell(self, name: str, text: str, severity: str = "info", **details: Any) -> None:
-        self.told.append(f"{name}: {text}")
-
-    async def run_over(self, progress: Progress, reason: str, whole: bool) -> None:
-        if progress.recorder is not None:
-            progress.recorder.close("complete" if whole else "incomplete", reason)
-
-
-def taken(sequence: int, end_s: float) -> Frame:
-    """A frame with something of its own in every field of its header."""
-    made = frame(sequence)
-    header = replace(
-        made.header,
-        monotonic_ns=round(end_s * SECOND_NS),
-        utc_ns=1_700_000_000 * SECOND_NS + sequence,
-        exposure_start_ns=round((end_s - 0.25) * SECOND_NS),
-        exposure_end_ns=round(end_s * SECOND_NS),
-        hardware_time_ns=77 + sequence,
-        optics=replace(made.header.optics, working_distance_m=8e-3 + 1e-6 * sequence),
-        state={"stage.x_m": JoinedValue(1e-6 * sequence, True, 0.01), "gauge.pressure_pa": JoinedValue(None, False, 9)},
-        flags=frozenset({"simulated"}),
-    )
-    return Frame(header, made.images)
-
-
-def source_run(folder: Path, times_s: Sequence[float] = TIMES_S, without: Sequence[int] = ()) -> Path:
-    recorder = new_recorder(folder)
-    for sequence, end_s in enumerate(times_s):
-        if sequence not in without:
-            recorder.write_frame(taken(sequence, end_s), truth_m(sequence))
-    finish(recorder)
-    return folder
-
-
-def damage(run: Path, *sequences: int) -> None:
-    recorded = RecordedRun(run)
-    for sequence in sequences:
-        place = recorded.frames[sequence].place
-        with (run / place.file).open("r+b") as file:
-            file.seek(place.offsets[1])
-            file.write(b"\xff\x00\xff")
-
-
-async def record_again(run: Path, folder: Path, **options: Any) -> tuple[Path, Ports, RunMachine]:
-    """Replay `run` through a run machine that records into `folder`, as a node does."""
-    ports = Ports()
-    machine = RunMachine(folder, SystemClock(), ports, low_space_bytes=0)
-    source = ReplaySource(run, SystemClock(), tell=ports.tell, **{"speed": "max"} | options)
-    started = await machine.start(RunPlan(source, "replay of run", source.scan, keep_truth=True, simulated=True))
-    await machine.wait()
-    return folder / started.run_id, ports, machine
-
-
-async def played(source: ReplaySource, count: int | None = None) -> list[Exposure]:
-    return [exposure async for exposure in source.exposures(count)]
-
-
-def numbers(exposures: Sequence[Exposure]) -> list[int]:
-    """The numbers that frames had in their recording."""
-    return [exposure.recorded.sequence for exposure in exposures if exposure.recorded is not None]
-
-
-def assert_same(again: Path, source: Path) -> None:
-    """Frame by frame all is equal but what a replay says it changes."""
-    one, two = RecordedRun(source), RecordedRun(again)
-    assert two.sequences == list(range(len(one.frames)))
-    for sequence, before in zip(two.sequences, one.sequences, strict=True):
-        first, second = one.read_frame(before), two.read_frame(sequence)
-        assert second.images.tobytes() == first.images.tobytes()
-        assert header_changes(first.header, second.header) <= REPLAY_CHANGES
-        assert second.header.flags == first.header.flags | {"replayed"}
-        first_truth, second_truth = one.read_truth(before), two.read_truth(sequence)
-        assert first_truth is not None and second_truth is not None
-        assert second_truth.tobytes() == first_truth.tobytes()
-    assert two.instrument == one.instrument
-    assert (again / "instrument.toml").read_bytes() == (source / "instrument.toml").read_bytes()
-    assert two.started().optics.calibration_hash == two.instrument.calibration_hash == one.instrument.calibration_hash
-    assert (two.manifest.simulated, two.manifest.shape) == (one.manifest.simulated, one.manifest.shape)
-    assert two.finished is not None and one.finished is not None
-    assert two.finished.digest == one.finished.digest
+from recordings import header_changes
+from replayed import TIMES_S, Ports, assert_same, numbers, played, record_again, source_run
 
 
 async def test_a_replay_recorded_again_equals_its_source_and_so_does_its_own_replay(tmp_path: Path) -> None:
@@ -313,107 +202,3 @@ def test_what_cannot_be_played_is_refused_with_the_limit(
 def test_a_run_without_frames_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="holds no frames"):
         ReplaySource(source_run(tmp_path / "source", ()), SystemClock())
-
-
-async def test_gaps_are_told_and_passed_over(tmp_path: Path) -> None:
-    run = source_run(tmp_path / "source", range(10), without=[0, 3, 4])
-    again, ports, _ = await record_again(run, tmp_path / "again")
-    assert "replay_gaps: run lacks frames 0, 3 to 4: the replay goes on without" in ports.told
-    assert_same(again, run)
-    _, ports, _ = await record_again(run, tmp_path / "part", first=5, last=9)
-    assert not [told for told in ports.told if "replay_gaps" in told]
-
-
-@pytest.mark.parametrize("mended", [False, True])
-async def test_a_run_that_was_never_closed_replays_as_it_is_and_repaired(tmp_path: Path, mended: bool) -> None:
-    recorder = new_recorder(tmp_path / "live")
-    for sequence in range(4):
-        recorder.write_frame(taken(sequence, sequence), truth_m(sequence))
-    torn = shutil.copytree(tmp_path / "live", tmp_path / "torn")
-    with (torn / "journal.jsonl").open("ab") as journal:
-        journal.write(b'{"schema":1,"kind":"fra')
-    finish(recorder)
-    if mended:
-        repair(torn)
-        assert RecordedRun(torn).manifest.status == "recovered"
-    again, _, machine = await record_again(torn, tmp_path / "again")
-    assert (machine.state, machine.fault) == ("idle", "")
-    assert_same(again, tmp_path / "live")
-
-
-async def test_a_damaged_frame_is_told_counted_and_passed_over(tmp_path: Path) -> None:
-    run = source_run(tmp_path / "source")
-    damage(run, 0, 2)
-    again, ports, machine = await record_again(run, tmp_path / "again")
-    assert machine.state == "idle"
-    told = [text for text in ports.told if text.startswith("replay_damaged")]
-    assert len(told) == 2
-    assert "frame 0" in told[0] and "checksum" in told[0]
-    assert machine.progress is not None and isinstance(machine.progress.plan.source, ReplaySource)
-    assert machine.progress.plan.source.damaged == {0, 2}
-    assert [frame.header.hardware_time_ns for frame in ports.frames] == [78, 80, 81]
-    assert RecordedRun(again).sequences == [0, 1, 2]
-
-
-async def test_a_damaged_frame_takes_no_step_and_shifts_no_time(tmp_path: Path) -> None:
-    run = source_run(tmp_path / "source")
-    damage(run, 1)
-    clock = VirtualClock()
-    begin = clock.now()
-    paced = [clock.now().seconds_since(begin) async for _ in ReplaySource(run, clock).exposures(None)]
-    assert paced == pytest.approx([0.0, 0.5, 3600.5, 3600.75])
-    stepping = ReplaySource(run, SystemClock(), speed="step")
-    exposures = stepping.exposures(None)
-    stepping.step()
-    stepping.step()
-    assert numbers([await anext(exposures), await anext(exposures)]) == [0, 2]
-
-
-async def test_a_loop_tells_each_damaged_frame_once(tmp_path: Path) -> None:
-    run = source_run(tmp_path / "source")
-    damage(run, 1)
-    ports = Ports()
-    source = ReplaySource(run, SystemClock(), speed="max", loop=True, tell=ports.tell)
-    assert numbers(await played(source, 9)) == [0, 2, 3, 4, 0, 2, 3, 4, 0]
-    assert len(ports.told) == 1
-
-
-@pytest.mark.parametrize("loop", [False, True])
-async def test_a_replay_of_nothing_but_damage_ends_and_says_so(tmp_path: Path, loop: bool) -> None:
-    run = source_run(tmp_path / "source")
-    damage(run, *range(len(TIMES_S)))
-    _, _, machine = await record_again(run, tmp_path / "again", loop=loop)
-    assert "none of the 5 frames" in machine.fault
-
-
-async def test_a_frame_whose_truth_is_lost_is_played_without_it(tmp_path: Path) -> None:
-    run = source_run(tmp_path / "source")
-    (run / "truth-0000.tif").unlink()
-    ports = Ports()
-    exposures = await played(ReplaySource(run, SystemClock(), speed="max", tell=ports.tell))
-    assert [exposure.truth_m for exposure in exposures] == [None] * len(TIMES_S)
-    assert ports.told[0].startswith("replay_truth: truth of frame 0 is lost")
-
-
-async def test_a_long_run_is_never_in_memory(tmp_path: Path) -> None:
-    shape, frames = (4, 128, 128), 60
-    recorder = Recorder(
-        tmp_path / "long", replace(run_started(), shape=shape), four_quadrant(), lambda _: None, simulated=True
-    )
-    for sequence in range(frames):
-        images = np.full(shape, sequence, np.uint16)
-        header = replace(frame(sequence).header, shape=shape, xxh3=checksum(images))
-        recorder.write_frame(Frame(header, images))
-    finish(recorder)
-    tracemalloc.start()
-    try:
-        source = ReplaySource(tmp_path / "long", SystemClock(), speed="max")
-        count = 0
-        async for exposure in source.exposures(None):
-            assert (exposure.images == count).all()
-            count += 1
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert count == frames
-    assert peak < frames * 4 * 128 * 128 * 2 / 4
