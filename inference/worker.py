@@ -19,6 +19,7 @@ from acquisition.errors import ComponentFailed, EclipsError
 from acquisition.frames import Frame, Result
 from acquisition.instrument import Instrument, parse_instrument
 from inference.fused_pipeline import FusedPipeline
+from inference.fusion.preparation import Preparation
 from inference.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
@@ -30,13 +31,15 @@ ASK_S = 1.0
 class Worker:
     """Works until `stop` is set. A frame that cannot be reconstructed is logged and left; the node hands it out again
     and in the end gives it up, so one bad frame never ends a worker. `run_id` is what it works on, or worked on last;
-    `restarts`, how often a supervisor had to start its program again, is told to the node with what it counts."""
+    `restarts`, how often a supervisor had to start its program again, is told to the node with what it counts. Where
+    fusion has never run before, frames that are to be fused are not until it is compiled."""
 
     def __init__(
         self, pipeline: Pipeline, address: str, keys: CurveKeys | None, stop: threading.Event, restarts: int = 0
     ) -> None:
         self._pipeline = pipeline
         self._fused: FusedPipeline | None = None
+        self._fusion = Preparation()
         self._stop = stop
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._about = {
@@ -59,6 +62,7 @@ class Worker:
                 self._work(delivery)
             counted = {"done": self.done, "failed": self.taken - self.done, "rejected": self._consumer.rejected}
             self._about |= {name: str(count) for name, count in counted.items()}
+        self._fusion.close()
         self._consumer.close()
         self._context.destroy(linger=200)
 
@@ -83,7 +87,7 @@ class Worker:
                 log.info("the height of %s was not needed: %s", name, reason)
 
     def _reconstruct(self, frame: Frame, instrument: Instrument, fuse_frames: int) -> Result:
-        if fuse_frames < 2:
+        if fuse_frames < 2 or not self._fusion.is_done():
             return self._pipeline.reconstruct(frame, instrument)
         if self._fused is None or self._fused.most_frames != fuse_frames:
             self._fused = FusedPipeline(self._pipeline, fuse_frames)
