@@ -12,7 +12,7 @@ from typing import Literal, Self
 
 from acquisition.clock import Clock
 from acquisition.devices import Limits, Reading, Readings, StagePosition
-from acquisition.errors import DeviceFailed, RequestRefused
+from acquisition.errors import BadInput, DeviceFailed, RequestRefused
 from hardware_drivers.connection import Connection, Step
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,9 @@ POLL_S = 0.05
 SETTLING_S = 2.0
 STANDSTILL_POLLS = 40
 LONGEST_MOVE_S = 600.0
-STOP_ALL, MOTION_STATUS, END = b"\x18", b"\x05", b"\n"
+# #24 acts even while the controller is busy; STP serves those that lack it. Both leave error 10 behind.
+STOP = b"\x18STP\n"
+MOTION_STATUS, END = b"\x05", b"\n"
 NO_ERROR, STOPPED = 0, 10
 ERRORS = {
     1: "parameter syntax error",
@@ -85,6 +87,8 @@ class Gcs2Stage:
         clock: Clock,
         tolerance_m: float = 1e-6,
     ) -> None:
+        if not axes or not set(axes) <= {"x", "y", "z"}:
+            raise BadInput(f"{name} has axes {', '.join(axes) or 'none'}; a stage has some of x, y and z")
         self._name = name
         self._connection = connection
         self._axes = {f"{coordinate}_m": axis for coordinate, axis in axes.items()}
@@ -102,7 +106,7 @@ class Gcs2Stage:
         return self._name
 
     async def __aenter__(self) -> Self:
-        await self._connection.open()
+        await self._connection.open(greeting=STOP)
         try:
             (told,) = await self._connection.converse(Step(b"*IDN?\n", END))
             self.identification = told.decode("ascii", "replace").strip()
@@ -211,8 +215,8 @@ class Gcs2Stage:
             await self._clock.sleep(POLL_S)
 
     async def _halt(self) -> None:
-        """#24 acts even while the controller is busy; STP serves those that lack it. What counts is the standstill."""
-        await self._forget_error(STOP_ALL + b"STP\n")
+        """What counts is the standstill, not what the controller says of the command."""
+        await self._forget_error(STOP)
         for _ in range(STANDSTILL_POLLS):
             if not await self._in_motion():
                 return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import re
@@ -19,8 +18,6 @@ log = logging.getLogger(__name__)
 Technology = Literal["capacitance", "pirani"]
 
 ACK, NAK, ENQ, ETX, END = b"\x06", b"\x15", b"\x05", b"\x03", b"\r\n"
-# One line of the stream after power-up takes 40 ms at 9600 baud; the instrument ends it once interrupted.
-STREAM_ENDS_S = 0.1
 MEASUREMENT = re.compile(r"(\d),([+-]?\d\.\d+E[+-]\d{1,2})")
 IDENTIFIERS = re.compile(r"[A-Za-z0-9/ ]+(,[A-Za-z0-9/ ]+)*")
 PA_PER_TORR = 101325.0 / 760.0
@@ -54,7 +51,8 @@ class MnemonicGauge:
 
     `technology` is what the user says; where the controller tells its gauge's type (`TID`) that must agree, at connect
     and whenever a gauge was missing, or `DeviceFailed` is raised. Unit (`UNI`) and pressure are read together, so that
-    a unit changed at the front panel never misreads. Source: INFICON manuals tinb01 and tina96, Pfeiffer BG 5510.
+    a unit changed at the front panel never misreads. The first character sent ends the stream after power-up.
+    Source: INFICON manuals tinb01 and tina96, Pfeiffer BG 5510.
     """
 
     def __init__(
@@ -80,10 +78,8 @@ class MnemonicGauge:
 
     async def __aenter__(self) -> Self:
         self._verified = False
-        await self._connection.open()
+        await self._connection.open(greeting=ETX)
         try:
-            await self._connection.tell(ETX)
-            await asyncio.sleep(STREAM_ENDS_S)
             self.identification = await self._ask("AYT", "PNR")
             self._unit = await self._ask_unit()
             await self._verify_technology()

@@ -70,7 +70,7 @@ class EmulatedBronkhorstBus:
         if command == REQUEST:
             return self._tell(address, node, body)
         if command == WRITE_WITH_STATUS:
-            return _framed(bytes([address, 0x00, self._write(node, body), len(message) - 3]))
+            return _framed(bytes([address, 0x00, self._write(node, body), len(message) - 2]))
         if command == WRITE:
             self._write(node, body)
         return b""
