@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -11,6 +12,10 @@ import pytest
 import claims
 from acquisition.devices import Limits, MassFlowController
 from acquisition.errors import LimitExceeded
+from hardware_drivers.bronkhorst import BronkhorstBus, BronkhorstFlowController
+from hardware_drivers.connection import Connection
+from hardware_drivers.emulators.bronkhorst import EmulatedBronkhorstBus, EmulatedFlowController
+from hardware_drivers.emulators.line import Line
 from hardware_drivers.simulated import SimulatedMassFlowController, World
 
 FLOW = 1.5e-5
@@ -25,18 +30,37 @@ class Rig:
     flows: Callable[[], float]
 
 
-def simulated(world: World) -> Rig:
-    limits = Limits(0.0, LIMIT, "oxygen.flow_limit_mol_per_s")
-    controller = SimulatedMassFlowController("oxygen_flow", world, "oxygen", limits)
-    return Rig(controller, lambda: world.flow_mol_per_s("oxygen"))
+LIMITS = Limits(0.0, LIMIT, "oxygen.flow_limit_mol_per_s")
 
 
-RIGS: dict[str, Callable[[World], Rig]] = {"simulated": simulated}
+@asynccontextmanager
+async def simulated(world: World) -> AsyncIterator[Rig]:
+    controller = SimulatedMassFlowController("oxygen_flow", world, "oxygen", LIMITS)
+    yield Rig(controller, lambda: world.flow_mol_per_s("oxygen"))
+
+
+@asynccontextmanager
+async def bronkhorst(world: World) -> AsyncIterator[Rig]:
+    nodes = {
+        3: EmulatedFlowController("oxygen", "O2", 200.0),
+        4: EmulatedFlowController("hydrogen", "H2", 0.5, "ln/min"),
+    }
+    async with Line(EmulatedBronkhorstBus(world, nodes)) as line:
+        bus = BronkhorstBus(Connection(line.address))
+        controller = BronkhorstFlowController("oxygen_flow", bus, "oxygen", LIMITS, world.clock, node=3)
+        yield Rig(controller, lambda: world.flow_mol_per_s("oxygen"))
+
+
+RIGS: dict[str, Callable[[World], AbstractAsyncContextManager[Rig]]] = {
+    "simulated": simulated,
+    "bronkhorst": bronkhorst,
+}
 
 
 @pytest.fixture(params=RIGS)
-def rig(request: pytest.FixtureRequest, world: World) -> Rig:
-    return RIGS[request.param](world)
+async def rig(request: pytest.FixtureRequest, world: World) -> AsyncIterator[Rig]:
+    async with RIGS[request.param](world) as rig:
+        yield rig
 
 
 async def test_flow_follows_its_setpoint(rig: Rig) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
 
 import claims
 from acquisition.devices import PressureGauge
+from hardware_drivers.connection import Connection
+from hardware_drivers.emulators.line import Line
+from hardware_drivers.emulators.mnemonic_gauge import EmulatedMnemonicGauge
+from hardware_drivers.mnemonic_gauge import MnemonicGauge
 from hardware_drivers.simulated import SimulatedPressureGauge, World
 
 
@@ -20,21 +25,33 @@ class Rig:
     fill: Callable[[float], Awaitable[float]]
 
 
-def simulated(world: World) -> Rig:
+def filling(world: World) -> Callable[[float], Awaitable[float]]:
     async def fill(flow_mol_per_s: float) -> float:
         world.set_flow("oxygen", flow_mol_per_s)
         await world.clock.sleep(300.0)
         return world.pressure_pa
 
-    return Rig(SimulatedPressureGauge("gauge", world, "capacitance", full_scale_pa=1333.0), fill)
+    return fill
 
 
-RIGS: dict[str, Callable[[World], Rig]] = {"simulated": simulated}
+@asynccontextmanager
+async def simulated(world: World) -> AsyncIterator[Rig]:
+    yield Rig(SimulatedPressureGauge("gauge", world, "capacitance", full_scale_pa=1333.0), filling(world))
+
+
+@asynccontextmanager
+async def mnemonics(world: World) -> AsyncIterator[Rig]:
+    async with Line(EmulatedMnemonicGauge(world, full_scale_pa=1333.0)) as line:
+        yield Rig(MnemonicGauge("gauge", Connection(line.address), "capacitance", world.clock), filling(world))
+
+
+RIGS: dict[str, Callable[[World], AbstractAsyncContextManager[Rig]]] = {"simulated": simulated, "mnemonics": mnemonics}
 
 
 @pytest.fixture(params=RIGS)
-def rig(request: pytest.FixtureRequest, world: World) -> Rig:
-    return RIGS[request.param](world)
+async def rig(request: pytest.FixtureRequest, world: World) -> AsyncIterator[Rig]:
+    async with RIGS[request.param](world) as rig:
+        yield rig
 
 
 async def test_pressure_is_read_as_it_is(rig: Rig) -> None:

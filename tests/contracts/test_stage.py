@@ -4,30 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
 import claims
 from acquisition.devices import Limits, Stage, StagePosition
 from acquisition.errors import LimitExceeded
+from hardware_drivers.connection import Connection
+from hardware_drivers.emulators.gcs2 import EmulatedGcs2
+from hardware_drivers.emulators.line import Line
+from hardware_drivers.gcs2 import Gcs2Stage, PiAxis
 from hardware_drivers.simulated import SimulatedStage, World
 
 BOX_M = 5e-3
 TOLERANCE_M = 100e-9
 
 
-def simulated(world: World) -> Stage:
+@asynccontextmanager
+async def simulated(world: World) -> AsyncIterator[Stage]:
     box = [Limits(-BOX_M, BOX_M, f"stage.{axis}_limits_m") for axis in "xyz"]
-    return SimulatedStage("stage", world, *box)
+    yield SimulatedStage("stage", world, *box)
 
 
-STAGES: dict[str, Callable[[World], Stage]] = {"simulated": simulated}
+@asynccontextmanager
+async def gcs2(world: World) -> AsyncIterator[Stage]:
+    box = {axis: Limits(-BOX_M, BOX_M, f"stage.{axis}_limits_m") for axis in "xyz"}
+    axes = {axis: PiAxis(name, box[axis]) for axis, name in zip("xyz", "123", strict=True)}
+    async with Line(EmulatedGcs2(world)) as line:
+        yield Gcs2Stage("stage", Connection(line.address), axes, world.clock)
+
+
+STAGES: dict[str, Callable[[World], AbstractAsyncContextManager[Stage]]] = {"simulated": simulated, "gcs2": gcs2}
 
 
 @pytest.fixture(params=STAGES)
-def stage(request: pytest.FixtureRequest, world: World) -> Stage:
-    return STAGES[request.param](world)
+async def stage(request: pytest.FixtureRequest, world: World) -> AsyncIterator[Stage]:
+    async with STAGES[request.param](world) as stage:
+        yield stage
 
 
 async def position(stage: Stage) -> tuple[float, float, float]:
