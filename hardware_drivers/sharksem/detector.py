@@ -32,6 +32,7 @@ from hardware_drivers.sharksem.column import (
 )
 from hardware_drivers.sharksem.message import Body
 from hardware_drivers.sharksem.scan import FrameLost, ScanAssembly
+from hardware_drivers.sharksem.segments import SEGMENT_PATTERN, find_segments
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,6 @@ SILENCE_S = 5.0
 """Chunks come every 50 ms while a scan runs."""
 MOST_LOST_IN_A_ROW = 5
 DWELL_TIME_S = Limits(10e-9, 1.0, "SharkSEM dwell time")
-SEGMENT_PATTERN = r"BSE\s+(?P<segment>\S.*)"
 SAME = 1e-4
 """Relative difference below which a number read back is the one that was set: it travels as text."""
 
@@ -94,7 +94,7 @@ class SharkSemDetector:
         await self._session.__aenter__()
         try:
             await self._session.order("ScStopScan")
-            self._detectors = await self._find_segments()
+            self._detectors = await self._ask_segments()
         except BaseException:
             await self._session.__aexit__(None, None, None)
             raise
@@ -117,8 +117,8 @@ class SharkSemDetector:
     async def configure(self, scan: ScanRequest) -> Instrument:
         """Set the view field, and read the column. A pixel size that the optics cannot give becomes the nearest.
 
-        Raises `RequestRefused` while scanning or without a beam, `LimitExceeded` for size and dwell time, `BadInput` for
-        the pixel size (nothing is sent then), and `DeviceFailed`.
+        Raises `RequestRefused` while scanning or without a beam, `LimitExceeded` for size and dwell time, `BadInput`
+        for the pixel size (nothing is sent then), and `DeviceFailed`.
         """
         self._require_entered()
         if self._scanning:
@@ -214,24 +214,14 @@ class SharkSemDetector:
             "frames_lost": self._reading(self._frames_lost),
         }
 
-    async def _find_segments(self) -> list[int]:
+    async def _ask_segments(self) -> list[int]:
         """The microscope's number of each segment's detector, in the order of the instrument file."""
-        listed = parse_detectors(await self._session.ask("DtEnumDetectors", answer=Body.text))
-        found: dict[str, int] = {}
-        for full_name, number in listed.items():
-            if match := self._pattern.fullmatch(full_name):
-                found |= {full_name: number, match["segment"]: number}
         names = [segment.name for segment in self._instrument.detector.segments]
-        if missing := [name for name in names if name not in found]:
-            raise DeviceFailed(
-                f"{self.name}: the microscope at {self._session.address} has no detectors for the segments {missing} "
-                f"of the instrument file; it lists {list(listed)}, and those that match {self._pattern.pattern!r} give "
-                f"{list(found)}: name the instrument file's segments so, or change the pattern"
-            )
+        numbers = find_segments(names, await self._session.ask("DtEnumDetectors", answer=Body.text), self._pattern)
         channels = await self._session.ask("DtGetChannels", answer=Body.integer)
         if channels < len(names):
             raise DeviceFailed(f"{self.name}: the microscope has {channels} channels for {len(names)} segments")
-        return [found[name] for name in names]
+        return numbers
 
     async def _settle_pixel_size(self, scan: ScanRequest, column: Column) -> float:
         """A magnification that someone changed at the microscope stays, where the request leaves it open."""
@@ -258,9 +248,9 @@ class SharkSemDetector:
                 await assembly.finished(SILENCE_S)
                 end = self._clock.now()
         except TimeoutError:
-            raise DeviceFailed(
-                f"{self.name}: no image data of frame {frame} for {SILENCE_S:g} s ({assembly.told}); is another program "
-                "scanning, or the data connection (control port + 1) blocked?"
+            raise self._session.lose(
+                f"sends no image data of frame {frame} for {SILENCE_S:g} s ({assembly.told}) on the port after its "
+                "control port"
             ) from None
         finally:
             self._assembly = None
@@ -327,18 +317,6 @@ class SharkSemDetector:
 
     def _reading(self, value: float, reason: str = "") -> Reading:
         return Reading(float(value), not reason, self._clock.now(), reason)
-
-
-def parse_detectors(listing: str) -> dict[str, int]:
-    """`det.3.name=BSE Q1` and `det.3.detector=4` -> `{"BSE Q1": 4}`; what is incomplete is left out."""
-    parts: dict[str, dict[str, str]] = {}
-    for index, key, value in re.findall(r"^det\.(\d+)\.(name|detector)=(.*?)\s*$", listing, re.MULTILINE):
-        parts.setdefault(index, {})[key] = value
-    return {
-        part["name"]: int(part["detector"])
-        for part in parts.values()
-        if part.get("name") and re.fullmatch(r"\d{1,6}", part.get("detector", ""))
-    }
 
 
 def _same(one: float, other: float) -> bool:

@@ -1,4 +1,4 @@
-"""The stage of a TESCAN microscope: moves are watched, guarded by the server's watchdog, and verified by reading back."""
+"""The stage of a TESCAN microscope: every move is polled, under the server's watchdog, and verified afterwards."""
 
 from __future__ import annotations
 
@@ -94,8 +94,6 @@ class SharkSemStage:
         try:
             await self._require_ready()
             start = await self._position()
-            if self._stopped:
-                return start
             standing = False
             await self._travel(start, target)
             reached = await self._position()
@@ -137,6 +135,8 @@ class SharkSemStage:
         """Until the stage stands, as far as the microscope says."""
         # Servers that do not know the watchdog ignore it, and would not answer.
         await self._session.mention("StgWatchdog", WATCHDOG_S)
+        if self._stopped:
+            return
         goal_mm = (MM_PER_M * target.x_m, MM_PER_M * target.y_m, MM_PER_M * target.z_m)
         await self._session.order("StgMoveTo", *map(float, goal_mm))
         began, seen_moving = time.monotonic(), False
@@ -185,7 +185,7 @@ class SharkSemStage:
 def _axes(body: Body) -> tuple[float, ...]:
     """x, y, z in mm, then rotation and tilt in degrees where the stage has them."""
     first = (body.number(), body.number(), body.number())
-    rest = []
+    rest: list[float] = []
     while body.left and len(rest) < 2:
         rest.append(body.number())
     return (*first, *rest)
