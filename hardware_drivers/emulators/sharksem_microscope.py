@@ -134,12 +134,14 @@ class Microscope:
         return self._channels[number] if number < len(self._channels) else Channel()
 
     def _select(self, body: Body) -> Answer:
-        self._channel(body).detector = body.integer()
+        channel = self._channel(body)
+        channel.detector = body.integer()
         return ()
 
     def _enable(self, body: Body) -> Answer:
-        """Eight bits a pixel are another instrument's."""
-        channel, enabled, bits = self._channel(body), body.integer(), body.integer()
+        """Only for 16 bits a pixel: an eight-bit channel sends nothing here."""
+        channel = self._channel(body)
+        enabled, bits = body.integer(), body.integer()
         channel.enabled = bool(enabled) and bits == 16
         return ()
 

@@ -4,30 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 import pytest
 
 import claims
 from acquisition.devices import Limits, Stage, StagePosition
 from acquisition.errors import LimitExceeded
+from hardware_drivers.emulators.sharksem import SharkSemEmulator
+from hardware_drivers.sharksem import SharkSemSession, SharkSemStage
 from hardware_drivers.simulated import SimulatedStage, World
 
 BOX_M = 5e-3
 TOLERANCE_M = 100e-9
 
 
-def simulated(world: World) -> Stage:
-    box = [Limits(-BOX_M, BOX_M, f"stage.{axis}_limits_m") for axis in "xyz"]
-    return SimulatedStage("stage", world, *box)
+BOX = [Limits(-BOX_M, BOX_M, f"stage.{axis}_limits_m") for axis in "xyz"]
 
 
-STAGES: dict[str, Callable[[World], Stage]] = {"simulated": simulated}
+def simulated(world: World) -> AbstractAsyncContextManager[Stage]:
+    return nullcontext(SimulatedStage("stage", world, *BOX))
+
+
+@asynccontextmanager
+async def sharksem(world: World) -> AsyncIterator[Stage]:
+    async with SharkSemEmulator(world) as emulator:
+        yield SharkSemStage("stage", SharkSemSession(emulator.address), *BOX)
+
+
+STAGES: dict[str, Callable[[World], AbstractAsyncContextManager[Stage]]] = {
+    "simulated": simulated,
+    "sharksem": sharksem,
+}
 
 
 @pytest.fixture(params=STAGES)
-def stage(request: pytest.FixtureRequest, world: World) -> Stage:
-    return STAGES[request.param](world)
+async def stage(request: pytest.FixtureRequest, world: World) -> AsyncIterator[Stage]:
+    """Not yet entered, with what it needs to be."""
+    async with STAGES[request.param](world) as stage:
+        yield stage
 
 
 async def position(stage: Stage) -> tuple[float, float, float]:
