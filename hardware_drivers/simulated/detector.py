@@ -54,8 +54,7 @@ class SimulatedDetector(SimulatedDevice):
 
     @property
     def frame_time_s(self) -> float:
-        pixels = self._width_px * self._height_px
-        return pixels * self._instrument.beam.dwell_time_s + self._height_px * LINE_FLYBACK_S
+        return frame_time_s(self._instrument, (self._width_px, self._height_px))
 
     async def configure(self, scan: ScanRequest) -> Instrument:
         """Raises `RequestRefused` while scanning, `LimitExceeded` for the size, `BadInput` for pixel or dwell."""
@@ -107,16 +106,12 @@ class SimulatedDetector(SimulatedDevice):
         await self.stop()
 
     async def _expose(self) -> Exposure:
-        world, clock = self._world, self._world.clock
+        clock = self._world.clock
         start, frame_time_s = clock.now(), self.frame_time_s
-        scan = self._instrument.scan
-        pixel_m = (scan.pixel_size_y_m or scan.pixel_size_m, scan.pixel_size_m)
-        around = (self._width_px + 2 * MARGIN_PX, self._height_px + 2 * MARGIN_PX)
-        heights_m = world.heights_m(*around, pixel_m, at=start.later(0.5 * frame_time_s))
-        rng = np.random.default_rng([world.seed, self._count])
-        self._count += 1
-        instrument = _in_gas(self._instrument, world)
-        images, truth_m = await asyncio.to_thread(_scanned, heights_m, instrument, rng, world.dose)
+        size_px = (self._width_px, self._height_px)
+        middle = start.later(0.5 * frame_time_s)
+        count, self._count = self._count, self._count + 1
+        images, truth_m = await scanned(self._world, self._instrument, size_px, count, middle)
         await self._wait_until(start.later(frame_time_s))
         saturated = bool((images == FULL_SCALE).any())
         return Exposure(
@@ -136,6 +131,27 @@ class SimulatedDetector(SimulatedDevice):
             await clock.sleep(min(left_s, WAIT_SLICE_S))
 
 
+async def scanned(
+    world: World, instrument: Instrument, size_px: tuple[int, int], count: int, at: Instant
+) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    """Frame number `count` of the world as `instrument` sees it: images (S, H, W) and heights (H, W) in metres.
+
+    `size_px` is (width, height). The rendering is done in a thread.
+    """
+    scan = instrument.scan
+    pixel_m = (scan.pixel_size_y_m or scan.pixel_size_m, scan.pixel_size_m)
+    width_px, height_px = size_px
+    heights_m = world.heights_m(width_px + 2 * MARGIN_PX, height_px + 2 * MARGIN_PX, pixel_m, at=at)
+    rng = np.random.default_rng([world.seed, count])
+    return await asyncio.to_thread(_rendered, heights_m, _in_gas(instrument, world), rng, world.dose)
+
+
+def frame_time_s(instrument: Instrument, size_px: tuple[int, int]) -> float:
+    """Pixels x dwell + lines x flyback; `size_px` is (width, height)."""
+    width_px, height_px = size_px
+    return width_px * height_px * instrument.beam.dwell_time_s + height_px * LINE_FLYBACK_S
+
+
 def _in_gas(instrument: Instrument, world: World) -> Instrument:
     pressures_pa = {FORMULAS[gas]: pressure for gas, pressure in world.partial_pressures_pa.items()}
     gases = tuple(
@@ -145,7 +161,7 @@ def _in_gas(instrument: Instrument, world: World) -> Instrument:
     return instrument.model_copy(update={"effects": instrument.effects.model_copy(update={"gases": gases})})
 
 
-def _scanned(
+def _rendered(
     heights_m: NDArray[np.float64], instrument: Instrument, rng: np.random.Generator, dose: float | None
 ) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
     """Images (S, H, W) and heights (H, W) of the frame inside its margin."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 import pytest
 
@@ -15,32 +15,43 @@ from acquisition.errors import LimitExceeded
 from hardware_drivers.connection import Connection
 from hardware_drivers.emulators.gcs2 import EmulatedGcs2
 from hardware_drivers.emulators.line import Line
+from hardware_drivers.emulators.sharksem import SharkSemEmulator
 from hardware_drivers.gcs2 import Gcs2Stage, PiAxis
+from hardware_drivers.sharksem import SharkSemSession, SharkSemStage
 from hardware_drivers.simulated import SimulatedStage, World
 
 BOX_M = 5e-3
 TOLERANCE_M = 100e-9
+BOX = [Limits(-BOX_M, BOX_M, f"stage.{axis}_limits_m") for axis in "xyz"]
 
 
-@asynccontextmanager
-async def simulated(world: World) -> AsyncIterator[Stage]:
-    box = [Limits(-BOX_M, BOX_M, f"stage.{axis}_limits_m") for axis in "xyz"]
-    yield SimulatedStage("stage", world, *box)
+def simulated(world: World) -> AbstractAsyncContextManager[Stage]:
+    return nullcontext(SimulatedStage("stage", world, *BOX))
 
 
 @asynccontextmanager
 async def gcs2(world: World) -> AsyncIterator[Stage]:
-    box = {axis: Limits(-BOX_M, BOX_M, f"stage.{axis}_limits_m") for axis in "xyz"}
-    axes = {axis: PiAxis(name, box[axis]) for axis, name in zip("xyz", "123", strict=True)}
+    axes = {axis: PiAxis(name, box) for axis, name, box in zip("xyz", "123", BOX, strict=True)}
     async with Line(EmulatedGcs2(world)) as line:
         yield Gcs2Stage("stage", Connection(line.address), axes, world.clock)
 
 
-STAGES: dict[str, Callable[[World], AbstractAsyncContextManager[Stage]]] = {"simulated": simulated, "gcs2": gcs2}
+@asynccontextmanager
+async def sharksem(world: World) -> AsyncIterator[Stage]:
+    async with SharkSemEmulator(world) as emulator:
+        yield SharkSemStage("stage", SharkSemSession(emulator.address), *BOX)
+
+
+STAGES: dict[str, Callable[[World], AbstractAsyncContextManager[Stage]]] = {
+    "simulated": simulated,
+    "gcs2": gcs2,
+    "sharksem": sharksem,
+}
 
 
 @pytest.fixture(params=STAGES)
 async def stage(request: pytest.FixtureRequest, world: World) -> AsyncIterator[Stage]:
+    """Not yet entered, with what it needs to be."""
     async with STAGES[request.param](world) as stage:
         yield stage
 

@@ -1,0 +1,323 @@
+"""The four-quadrant BSE detector of a TESCAN microscope: one scan per exposure, the column told in its readings."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import re
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from acquisition.clock import Clock, SystemClock
+from acquisition.devices import Limits, Reading, Readings, ScanRequest
+from acquisition.errors import DeviceFailed, RequestRefused
+from acquisition.frames import Exposure
+from acquisition.instrument import Instrument
+from acquisition.stamping import optics_of
+from hardware_drivers.sharksem.client import SharkSemSession
+from hardware_drivers.sharksem.column import (
+    BEAM_OFF,
+    BEAM_ON,
+    Column,
+    beam_trouble,
+    is_infrared_protected,
+    read_beam,
+    read_chamber_pressure_pa,
+    read_column,
+    set_view_field,
+)
+from hardware_drivers.sharksem.message import Body
+from hardware_drivers.sharksem.scan import FrameLost, ScanAssembly
+from hardware_drivers.sharksem.segments import SEGMENT_PATTERN, find_segments
+
+log = logging.getLogger(__name__)
+
+BITS = 16
+FULL_SCALE = np.iinfo(np.uint16).max
+SILENCE_S = 5.0
+"""Chunks come every 50 ms while a scan runs."""
+MOST_LOST_IN_A_ROW = 5
+DWELL_TIME_S = Limits(10e-9, 1.0, "SharkSEM dwell time")
+SAME = 1e-4
+"""Relative difference below which a number read back is the one that was set: it travels as text."""
+
+
+class SharkSemDetector:
+    """Segments are found by name: the microscope's `BSE Q1` is segment `Q1` (or `BSE Q1`) of the instrument file.
+
+    `pattern` is a regular expression with a group `segment` that the whole name must match. `size_limits` bound width
+    and height in pixels. Every exposure is a scan of its own with its own number, so that pixels of two frames are
+    never mixed and a lost connection ends the scan. A frame with a gap is not given: it is counted in the reading
+    `frames_lost`, told in the log, and scanned again; five in a row are a `DeviceFailed`. Pixel size is the view field
+    over the width; voltage (less the specimen's bias), current and working distance are the column's.
+    Source: hardware.md, SharkSEM.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        session: SharkSemSession,
+        instrument: Instrument,
+        size_limits: Limits,
+        pattern: str = SEGMENT_PATTERN,
+        clock: Clock | None = None,
+    ) -> None:
+        self._name = name
+        self._session = session
+        self._instrument = instrument
+        self._size_limits = size_limits
+        self._pattern = re.compile(pattern)
+        self._clock = clock or SystemClock()
+        self._width_px = self._height_px = 512
+        self._view_field_m: float | None = None
+        self._detectors: list[int] = []
+        self._entered = self._armed = self._scanning = False
+        self._frame_numbers = itertools.count(1)
+        self._assembly: ScanAssembly | None = None
+        self._frames_lost = 0
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def frames_lost(self) -> int:
+        """Frames that had a gap, since the start."""
+        return self._frames_lost
+
+    async def __aenter__(self) -> Self:
+        """Raises `DeviceFailed`, also when a segment of the instrument file is not among the microscope's detectors."""
+        await self._session.__aenter__()
+        try:
+            await self._session.order("ScStopScan")
+            self._detectors = await self._ask_segments()
+        except BaseException:
+            await self._session.__aexit__(None, None, None)
+            raise
+        self._entered = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._entered:
+            return
+        self._armed = self._entered = False
+        try:
+            await self._session.order("ScStopScan")
+        except DeviceFailed as failure:
+            log.warning("%s: left without knowing that its scan is stopped: %s", self.name, failure)
+        finally:
+            await self._session.__aexit__(kind, error, trace)
+
+    async def configure(self, scan: ScanRequest) -> Instrument:
+        """Set the view field, and read the column. A pixel size that the optics cannot give becomes the nearest.
+
+        Raises `RequestRefused` while scanning or without a beam, `LimitExceeded` for size and dwell time, `BadInput`
+        for the pixel size (nothing is sent then), and `DeviceFailed`.
+        """
+        self._require_entered()
+        if self._scanning:
+            raise RequestRefused(f"{self.name} is scanning; stop it before configuring", permitted=("stop",))
+        self._size_limits.check(scan.width_px, f"{self.name} width_px")
+        self._size_limits.check(scan.height_px, f"{self.name} height_px")
+        if scan.dwell_time_s is not None:
+            DWELL_TIME_S.check(scan.dwell_time_s, f"{self.name} dwell_time_s")
+        dwell_time_s = round(1e9 * (scan.dwell_time_s or self._instrument.beam.dwell_time_s)) / 1e9
+        asked = self._instrument.with_scan(pixel_size_m=scan.pixel_size_m, dwell_time_s=dwell_time_s)
+        column = await read_column(self._session)
+        self._require_usable(column)
+        pixel_size_m = await self._settle_pixel_size(scan, column)
+        self._instrument = asked.with_scan(
+            pixel_size_m=pixel_size_m,
+            energy_ev=column.high_voltage_v + asked.specimen.bias_v,
+            current_a=column.beam_current_a,
+            working_distance_m=column.working_distance_m,
+        )
+        self._width_px, self._height_px = scan.width_px, scan.height_px
+        return self._instrument
+
+    async def arm(self) -> None:
+        """Take the scan from the microscope's own window and put the segments on channels 0, 1, ...
+
+        Raises `RequestRefused` without a beam, and `DeviceFailed`, also under infrared protection.
+        """
+        self._require_entered()
+        if trouble := beam_trouble(await read_beam(self._session)):
+            raise RequestRefused(f"{self.name}: {trouble}")
+        await self._require_no_protection()
+        await self._session.order("GUISetScanning", 0)
+        await self._session.order("ScStopScan")
+        for channel, detector in enumerate(self._detectors):
+            await self._session.order("DtSelect", channel, detector)
+            await self._session.order("DtEnable", channel, 1, BITS)
+            selected = await self._session.ask("DtGetSelected", channel, answer=Body.integer)
+            if selected != detector:
+                raise DeviceFailed(
+                    f"{self.name}: channel {channel} stays on detector {selected} and does not take {detector}; "
+                    "is the detector inserted and switched on at the microscope?"
+                )
+        self._armed = True
+
+    async def exposures(self, count: int | None) -> AsyncIterator[Exposure]:
+        """Raises `RequestRefused` unless armed, or while another iterator scans; `DeviceFailed` when the scan is
+        refused, no data come, five frames in a row are lost, the beam goes, or infrared protection comes."""
+        self._require_entered()
+        if not self._armed or self._scanning:
+            state = "is scanning already" if self._scanning else "is not armed"
+            raise RequestRefused(f"{self.name} {state}", permitted=("stop",) if self._scanning else ("arm",))
+        self._scanning = True
+        try:
+            left, lost_in_a_row = count, 0
+            while self._armed and left != 0:
+                try:
+                    exposure = await self._expose()
+                except FrameLost as loss:
+                    if not self._armed:
+                        return
+                    lost_in_a_row += 1
+                    self._lose(loss, lost_in_a_row)
+                    continue
+                lost_in_a_row = 0
+                yield exposure
+                left = None if left is None else left - 1
+        finally:
+            self._scanning = self._armed = False
+
+    async def stop(self) -> None:
+        """Raises `DeviceFailed` when the microscope cannot be told."""
+        self._armed = False
+        if self._assembly is not None:
+            self._assembly.fail(FrameLost("the scan was stopped"))
+        if self._entered:
+            await self._session.order("ScStopScan")
+
+    async def read(self) -> Readings:
+        self._require_entered()
+        column = await read_column(self._session)
+        pressure_pa = await read_chamber_pressure_pa(self._session)
+        return {
+            "high_voltage_v": self._reading(column.high_voltage_v),
+            "beam_current_a": self._reading(column.beam_current_a),
+            "working_distance_m": self._reading(column.working_distance_m),
+            "view_field_m": self._reading(column.view_field_m),
+            "beam_on": self._reading(
+                column.beam == BEAM_ON, "" if column.beam in (BEAM_ON, BEAM_OFF) else beam_trouble(column.beam)
+            ),
+            "chamber_pressure_pa": self._reading(pressure_pa),
+            "infrared_protection": self._reading(await self._protected()),
+            "scanning": self._reading(self._scanning),
+            "frames_lost": self._reading(self._frames_lost),
+        }
+
+    async def _ask_segments(self) -> list[int]:
+        """The microscope's number of each segment's detector, in the order of the instrument file."""
+        names = [segment.name for segment in self._instrument.detector.segments]
+        numbers = find_segments(names, await self._session.ask("DtEnumDetectors", answer=Body.text), self._pattern)
+        channels = await self._session.ask("DtGetChannels", answer=Body.integer)
+        if channels < len(names):
+            raise DeviceFailed(f"{self.name}: the microscope has {channels} channels for {len(names)} segments")
+        return numbers
+
+    async def _settle_pixel_size(self, scan: ScanRequest, column: Column) -> float:
+        """A magnification that someone changed at the microscope stays, where the request leaves it open."""
+        if scan.pixel_size_m is not None:
+            wanted_m = scan.pixel_size_m
+        elif self._view_field_m is not None and _same(column.view_field_m, self._view_field_m):
+            wanted_m = self._instrument.scan.pixel_size_m
+        else:
+            return column.view_field_m / scan.width_px
+        view_field_m = settled_m = wanted_m * scan.width_px
+        if not _same(column.view_field_m, view_field_m):
+            settled_m = await set_view_field(self._session, view_field_m)
+        self._view_field_m = settled_m
+        return wanted_m if _same(settled_m, view_field_m) else settled_m / scan.width_px
+
+    async def _expose(self) -> Exposure:
+        """One scan, stopped whatever happens. Raises `FrameLost` for a gap or a stop, and `DeviceFailed`."""
+        frame = next(self._frame_numbers)
+        self._assembly = assembly = ScanAssembly(frame, len(self._detectors), self._height_px, self._width_px)
+        start = self._clock.now()
+        try:
+            with self._session.listening(assembly):
+                await self._start_scan(frame)
+                await assembly.finished(SILENCE_S)
+                end = self._clock.now()
+        except TimeoutError:
+            raise self._session.lose(
+                f"sends no image data of frame {frame} for {SILENCE_S:g} s ({assembly.told}) on the port after its "
+                "control port"
+            ) from None
+        finally:
+            self._assembly = None
+            await self._end_scan()
+        if trouble := beam_trouble(await read_beam(self._session)):
+            raise DeviceFailed(f"{self.name}: amid the scan, {trouble}")
+        await self._require_no_protection()
+        saturated = bool((assembly.images == FULL_SCALE).any())
+        return Exposure(
+            images=assembly.images,
+            start=start,
+            end=end,
+            optics=optics_of(self._instrument),
+            flags=frozenset({"saturated"} if saturated else ()),
+        )
+
+    async def _start_scan(self, frame: int) -> None:
+        width_px, height_px = self._width_px, self._height_px
+        whole = (width_px, height_px, 0, 0, width_px - 1, height_px - 1)
+        dwell_ns = round(1e9 * self._instrument.beam.dwell_time_s)
+        status = await self._session.ask("ScScanXY", frame, *whole, 1, dwell_ns, answer=Body.integer)
+        if status < 0:
+            raise DeviceFailed(
+                f"{self.name}: the microscope refuses to scan {width_px} x {height_px} px at {dwell_ns} ns "
+                f"(status {status}); try another size or dwell time, and look at the microscope for open dialogs"
+            )
+
+    async def _end_scan(self) -> None:
+        """Never in the way of the error that ended the scan; a lost session cannot be told, and its scan ends alone."""
+        try:
+            await self._session.order("ScStopScan")
+        except DeviceFailed as failure:
+            log.warning("%s: its scan could not be stopped, and ends with the frame: %s", self.name, failure)
+
+    def _lose(self, loss: FrameLost, in_a_row: int) -> None:
+        self._frames_lost += 1
+        log.warning("%s: a frame is lost, the %d. in all: %s", self.name, self._frames_lost, loss)
+        if in_a_row >= MOST_LOST_IN_A_ROW:
+            raise DeviceFailed(
+                f"{self.name}: {in_a_row} frames in a row were lost ({loss}); is the network to "
+                f"{self._session.address} too slow for this scan, or the microscope's computer too busy?"
+            )
+
+    def _require_entered(self) -> None:
+        if not self._entered:
+            raise DeviceFailed(f"{self.name} is not connected; enter it first (async with)")
+
+    def _require_usable(self, column: Column) -> None:
+        if trouble := beam_trouble(column.beam):
+            raise RequestRefused(f"{self.name}: {trouble}")
+        for what in ("high_voltage_v", "beam_current_a", "working_distance_m", "view_field_m"):
+            if (value := getattr(column, what)) <= 0:
+                raise DeviceFailed(f"{self.name}: the microscope tells {what} {value:g}; set its column up first")
+
+    async def _require_no_protection(self) -> None:
+        if await self._protected():
+            raise DeviceFailed(
+                f"{self.name}: its infrared protection is active, the light on it is too strong; lower the laser or "
+                "retract the detector, then reset the protection at the microscope"
+            )
+
+    async def _protected(self) -> bool:
+        return any([await is_infrared_protected(self._session, detector) for detector in self._detectors])
+
+    def _reading(self, value: float, reason: str = "") -> Reading:
+        return Reading(float(value), not reason, self._clock.now(), reason)
+
+
+def _same(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=SAME)
