@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from acquisition.clock import Clock
 from acquisition.devices import Limits
+from acquisition.errors import BadInput
 from acquisition.instrument import Instrument
 from acquisition.lab import Lab
+from hardware_drivers import instruments
+from hardware_drivers.instruments import Instruments, Means
 from hardware_drivers.simulated.detector import SimulatedDetector
 from hardware_drivers.simulated.gas import SimulatedMassFlowController
 from hardware_drivers.simulated.gauge import SimulatedPressureGauge
@@ -37,11 +40,24 @@ class LabSpec:
     heater_current: Limits
     flows: Mapping[str, Limits]
     stage_axis: Limits
+    instruments: Instruments | None = None
+
+    def world(self) -> World:
+        return World(self.scene, self.instrument, self.clock, self.seed, self.dose)
+
+    def limits(self, emissivity: Limits, gases: Iterable[str]) -> dict[str, dict[str, Limits]]:
+        """What people are told of the limits, by device and setpoint."""
+        return {
+            "heater": {"current_a": self.heater_current},
+            "pyrometer": {"emissivity": emissivity},
+            "stage": dict.fromkeys(("x_m", "y_m", "z_m"), self.stage_axis),
+            **{gas: {"flow_mol_per_s": self.flows[gas]} for gas in gases},
+        }
 
 
 def simulated_lab(spec: LabSpec) -> Lab:
     """The simulated microscope with everything that hangs on it, looking at one world."""
-    world = World(spec.scene, spec.instrument, spec.clock, spec.seed, spec.dose)
+    world = spec.world()
     gases = tuple(SimulatedMassFlowController(gas, world, gas, limits) for gas, limits in spec.flows.items())
     axis = spec.stage_axis
     return Lab(
@@ -51,14 +67,36 @@ def simulated_lab(spec: LabSpec) -> Lab:
         pyrometer=SimulatedPyrometer("pyrometer", world, EMISSIVITY, PYROMETER_RANGE_K),
         gauge=SimulatedPressureGauge("gauge", world),
         gases=gases,
-        limits={
-            "heater": {"current_a": spec.heater_current},
-            "pyrometer": {"emissivity": EMISSIVITY},
-            "stage": dict.fromkeys(("x_m", "y_m", "z_m"), axis),
-            **{gas: {"flow_mol_per_s": limits} for gas, limits in spec.flows.items()},
-        },
+        limits=spec.limits(EMISSIVITY, spec.flows),
         simulated=True,
     )
 
 
-LABS: Mapping[str, Callable[[LabSpec], Lab]] = {"simulated": simulated_lab}
+def real_lab(spec: LabSpec) -> Lab:
+    """The instruments that the settings name. Raises `BadInput` when they name none, or a gas without a limit."""
+    named = spec.instruments
+    if named is None or named.detector is None:
+        raise BadInput("the settings name no detector: add [instruments.detector], or take kind = 'simulated'")
+    means = Means(spec.instrument, spec.clock, spec.heater_current, spec.flows, spec.stage_axis)
+    gases = tuple(entry.build(means) for entry in named.gases)
+    return Lab(
+        detector=named.detector.build(means),
+        stage=named.stage.build(means) if named.stage else None,
+        heater=named.heater.build(means) if named.heater else None,
+        pyrometer=named.pyrometer.build(means) if named.pyrometer else None,
+        gauge=named.gauge.build(means) if named.gauge else None,
+        gases=gases,
+        limits=spec.limits(instruments.EMISSIVITY, [gas.gas for gas in gases]),
+    )
+
+
+def emulated_lab(spec: LabSpec) -> Lab:
+    """The drivers of real instruments; at the ends of their lines emulators speak, and what they tell is simulated."""
+    return replace(real_lab(spec), simulated=True)
+
+
+LABS: Mapping[str, Callable[[LabSpec], Lab]] = {
+    "simulated": simulated_lab,
+    "emulated": emulated_lab,
+    "real": real_lab,
+}

@@ -14,6 +14,7 @@ from acquisition.endpoints import CurveKeys, Endpoints
 from acquisition.errors import BadInput
 from acquisition.interlocks import InterlockLimits
 from acquisition.recording.disk import LOW_SPACE_BYTES
+from hardware_drivers.instruments import Instruments
 
 RUNS_VARIABLE = "ECLIPS_RUNS"
 MAX_TOLD = 200
@@ -26,10 +27,12 @@ class _Part(BaseModel):
 
 
 class Microscope(_Part):
-    """`kind` names an entry of `hardware_drivers.catalog`. `dose` is detected electrons per pixel on a flat
-    specimen; it overrides the instrument's current and dwell time."""
+    """`kind` names an entry of `hardware_drivers.catalog`: all simulated; the real drivers of `[instruments]`, with
+    emulators of the instruments at the ends of their lines; or the instruments themselves. Scene, seed and dose are
+    the simulation's; `dose`, detected electrons per pixel on a flat specimen, overrides the instrument's current and
+    dwell time."""
 
-    kind: Literal["simulated"] = "simulated"
+    kind: Literal["simulated", "emulated", "real"] = "simulated"
     scene: str = "cu2o-spiral"
     seed: int = 1
     dose: Positive | None = None
@@ -45,11 +48,10 @@ class ScanSettings(_Part):
 
 
 class LimitSettings(_Part):
-    """What no setpoint may pass. Flows are in standard cubic centimetres per minute, as on the controllers."""
+    """What no setpoint may pass. Flows, by gas, are in standard cubic centimetres per minute, as on the controllers."""
 
     heater_current_a: Positive = 1.5
-    hydrogen_flow_sccm: Positive = 150.0
-    oxygen_flow_sccm: Positive = 30.0
+    flow_sccm: dict[str, Positive] = {"hydrogen": 150.0, "oxygen": 30.0}
     stage_travel_m: Positive = 5.0e-3
 
 
@@ -130,6 +132,7 @@ class Settings(_Part):
     runs_folder: Path = Path("~/eclips-runs")
     instrument: Path | None = None
     microscope: Microscope = Microscope()
+    instruments: Instruments | None = None
     scan: ScanSettings = ScanSettings()
     limits: LimitSettings = LimitSettings()
     interlocks: InterlockSettings = InterlockSettings()

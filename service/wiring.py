@@ -9,12 +9,14 @@ import uvicorn
 
 from acquisition.clock import Clock, SystemClock
 from acquisition.devices import Limits, ScanRequest
+from acquisition.errors import BadInput
 from acquisition.instrument import Instrument, four_quadrant, load_instrument
 from acquisition.interlocks import make_safe
 from acquisition.lab import Lab
 from acquisition.node import NodeSettings
 from acquisition.program import AcquisitionProgram
 from hardware_drivers.catalog import LABS, MOL_PER_S_PER_SCCM, LabSpec
+from hardware_drivers.emulators.lab import EmulatedLab
 from inference.pipeline import Pipeline
 from inference.registry import find_model_set
 from inference.worker import Worker
@@ -33,23 +35,14 @@ def instrument(settings: Settings) -> Instrument:
 
 def lab(settings: Settings, clock: Clock) -> Lab:
     """The instruments, not yet touched. Raises `BadInput` for an unknown scene or a bad instrument file."""
-    limits, travel_m = settings.limits, settings.limits.stage_travel_m
-    spec = LabSpec(
-        instrument=instrument(settings),
-        clock=clock,
-        scene=settings.microscope.scene,
-        seed=settings.microscope.seed,
-        dose=settings.microscope.dose,
-        width_px=settings.scan.width_px,
-        height_px=settings.scan.height_px,
-        heater_current=Limits(0.0, limits.heater_current_a, "limits.heater_current_a"),
-        flows={
-            "hydrogen": _flow("hydrogen", limits.hydrogen_flow_sccm),
-            "oxygen": _flow("oxygen", limits.oxygen_flow_sccm),
-        },
-        stage_axis=Limits(-travel_m, travel_m, "limits.stage_travel_m"),
-    )
-    return LABS[settings.microscope.kind](spec)
+    return LABS[settings.microscope.kind](_lab_spec(settings, clock))
+
+
+def emulated_instruments(settings: Settings, clock: Clock) -> EmulatedLab:
+    """Emulators of what `[instruments]` names, all on one simulated world, not yet served."""
+    if settings.instruments is None:
+        raise BadInput("the settings name no instruments to emulate: add [instruments.detector] and others")
+    return EmulatedLab(_lab_spec(settings, clock).world(), settings.instruments)
 
 
 def acquisition_program(settings: Settings, announce: Callable[[str], None]) -> AcquisitionProgram:
@@ -118,5 +111,21 @@ def check(settings: Settings) -> None:
     _ = settings.stream.keys
 
 
-def _flow(gas: str, sccm: float) -> Limits:
-    return Limits(0.0, sccm * MOL_PER_S_PER_SCCM, f"limits.{gas}_flow_sccm")
+def _lab_spec(settings: Settings, clock: Clock) -> LabSpec:
+    limits, travel_m = settings.limits, settings.limits.stage_travel_m
+    return LabSpec(
+        instrument=instrument(settings),
+        clock=clock,
+        scene=settings.microscope.scene,
+        seed=settings.microscope.seed,
+        dose=settings.microscope.dose,
+        width_px=settings.scan.width_px,
+        height_px=settings.scan.height_px,
+        heater_current=Limits(0.0, limits.heater_current_a, "limits.heater_current_a"),
+        flows={
+            gas: Limits(0.0, sccm * MOL_PER_S_PER_SCCM, f"limits.flow_sccm.{gas}")
+            for gas, sccm in limits.flow_sccm.items()
+        },
+        stage_axis=Limits(-travel_m, travel_m, "limits.stage_travel_m"),
+        instruments=settings.instruments,
+    )

@@ -111,6 +111,11 @@ class Line:
             if self._terminal:
                 self._plug_terminal()
 
+    @property
+    def connected(self) -> bool:
+        """Whether somebody is on the line; of a terminal that cannot be seen."""
+        return bool(self._writers)
+
     def send(self, data: bytes) -> None:
         """Say something unasked, as an instrument that streams does."""
         for writer in self._writers:

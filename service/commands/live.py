@@ -20,20 +20,18 @@ from acquisition.node import AcquisitionNode
 from acquisition.replay import ReplaySource
 from service import wiring
 from service.auth import new_key
-from service.commands.shared import Config, Supervised, say
-from service.logs import Logs
+from service.commands.shared import Config, Scene, Size, Supervised, live_settings, say, start_logs
 from service.process_end import call_at_end, first_line_of_pipe
-from service.settings import Settings, load_settings
+from service.settings import Settings
 from service.supervisor import Part, Supervisor
 
-Scene = Annotated[str | None, typer.Option("--scene", help="Scene of the simulated microscope, or a height map file.")]
 Frames = Annotated[int | None, typer.Option("--frames", min=1, help="End after so many frames.")]
-Size = Annotated[int | None, typer.Option("--size", min=16, max=8192, help="Frame width and height in pixels.")]
 Fuse = Annotated[
     int | None, typer.Option("--fuse", min=0, max=1024, help="Also show heights of so many frames fused; 0 for none.")
 ]
 STATUS_LINE_INTERVAL_S = 1.0
 COMMAND_DEADLINE_S = 5.0
+DETECTOR_POLL_S = 0.1
 
 
 def add_to(app: typer.Typer) -> None:
@@ -46,7 +44,7 @@ def up(config: Config = None, scene: Scene = None, frames: Frames = None, size: 
 
     Example: eclips up --scene cu2o-spiral --frames 8
     """
-    settings = _settings(config, scene, size)
+    settings = live_settings(config, scene, size)
     wiring.check(settings)
     options = _options(config, scene=scene, size=size)
     _supervise("up", settings, ["acquire", *options, *_option("frames", frames), *_option("fuse", fuse)], options)
@@ -70,7 +68,7 @@ def replay(
 
     Example: eclips replay ~/eclips-runs/2026-11-21T10-22-05-000_run --speed 4 --from 120 --to 300
     """
-    settings = _settings(config)
+    settings = live_settings(config)
     # Refused here and at once rather than by the part that will play it.
     ReplaySource(run, SystemClock(), speed=speed, loop=loop, first=first, last=last)
     options = _options(config)
@@ -95,7 +93,7 @@ def step(config: Config = None) -> None:
 
     Example: eclips step
     """
-    _command(_settings(config), "step", {})
+    _command(live_settings(config), "step", {})
 
 
 def seek(
@@ -106,7 +104,7 @@ def seek(
 
     Example: eclips seek 120
     """
-    _command(_settings(config), "seek", {"position": position})
+    _command(live_settings(config), "seek", {"position": position})
 
 
 def acquire(
@@ -129,7 +127,7 @@ def acquire(
     Example: eclips acquire --config lab.toml --idle
     """
     first_line_of_pipe(supervised=supervised)
-    settings = _settings(config, scene, size, fuse)
+    settings = live_settings(config, scene, size, fuse)
     first: tuple[str, dict[str, Any]] | None = ("start", {"frames": frames, "name": settings.microscope.scene})
     if replay is not None:
         arguments = {"run": str(replay), "speed": replay_speed, "loop": replay_loop, "record": replay_record}
@@ -146,10 +144,10 @@ def infer(config: Config = None, scene: Scene = None, size: Size = None, supervi
     Example: eclips infer --config lab.toml
     """
     first_line_of_pipe(supervised=supervised)
-    settings = _settings(config, scene, size)
+    settings = live_settings(config, scene, size)
     stop = threading.Event()
     call_at_end(stop.set, lambda: None, supervised=supervised)
-    logs = _start_logs("infer", settings)
+    logs = start_logs("infer", settings)
     worker = wiring.worker(settings, stop)
     logs.run_id = lambda: worker.run_id
     worker.run(say)
@@ -161,8 +159,8 @@ def serve(config: Config = None, scene: Scene = None, size: Size = None, supervi
     Example: eclips serve --config lab.toml
     """
     key = first_line_of_pipe(supervised=supervised) or new_key()
-    settings = _settings(config, scene, size)
-    _start_logs("serve", settings, key)
+    settings = live_settings(config, scene, size)
+    start_logs("serve", settings, key)
     if settings.serve.key_file is not None:
         _keep_key(settings.serve.key_file.expanduser(), key)
     server = uvicorn.Server(wiring.server_config(settings, key))
@@ -180,20 +178,16 @@ def _keep_key(path: Path, key: str) -> None:
         raise BadInput(f"the key cannot be written to {path} (serve.key_file): {error}") from error
 
 
-def _start_logs(program: str, settings: Settings, *secrets: str) -> Logs:
-    logs = Logs(program, secrets)
-    logs.start(settings.logs_folder, settings.logs)
-    return logs
-
-
 def _supervise(program: str, settings: Settings, acquire_arguments: list[str], options: list[str]) -> None:
     key = new_key()
-    _start_logs(program, settings, key)
+    start_logs(program, settings, key)
     parts = [
         Part("acquire", acquire_arguments),
         Part("infer", ["infer", *options]),
         Part("serve", ["serve", *options], first_line=key),
     ]
+    if settings.microscope.kind == "emulated":
+        parts.append(Part("emulate", ["emulate", *options]))
 
     def before_restart(name: str) -> None:
         if name == "acquire":
@@ -223,7 +217,7 @@ async def _acquire(
     settings: Settings, first: tuple[str, dict[str, Any]] | None, *, ends_by_itself: bool, supervised: bool
 ) -> None:
     loop, end = asyncio.get_running_loop(), asyncio.Event()
-    logs = _start_logs("acquire", settings)
+    logs = start_logs("acquire", settings)
     program = wiring.acquisition_program(settings, say)
     node = program.node
     logs.run_id = lambda: node.run_id
@@ -235,6 +229,8 @@ async def _acquire(
     async with program:
         lines = asyncio.create_task(_status_lines(node))
         if first is not None:
+            await _wait_for_detector(node, end)
+        if first is not None and not end.is_set():
             await program.carry_out(*first)
         if ends_by_itself:
             over = asyncio.create_task(_run_over(node))
@@ -244,6 +240,15 @@ async def _acquire(
         lines.cancel()
     if node.machine.fault:
         raise EclipsError(node.machine.fault)
+
+
+async def _wait_for_detector(node: AcquisitionNode, end: asyncio.Event) -> None:
+    """A microscope may be switched on after its workstation; why it is not there yet sounds an alarm meanwhile."""
+    connection = node.state.connections[node.lab.detector.name]
+    if not connection.connected:
+        say(f"waiting for the detector: {connection.reason}")
+    while not (connection.connected or end.is_set()):
+        await asyncio.sleep(DETECTOR_POLL_S)  # noqa: ASYNC110 two things are waited for
 
 
 async def _run_over(node: AcquisitionNode) -> None:
@@ -263,13 +268,6 @@ async def _status_lines(node: AcquisitionNode) -> None:
         alarms = len(node.guard.alarms.tree())
         say(f"{node.machine.state}: {frames} frames ({max(0, frames - before)}/s){heights}, {alarms} alarms")
         before = frames
-
-
-def _settings(
-    config: Path | None, scene: str | None = None, size: int | None = None, fuse: int | None = None
-) -> Settings:
-    scan = {"width_px": size, "height_px": size}
-    return load_settings(config, {"microscope": {"scene": scene}, "scan": scan, "inference": {"fuse_frames": fuse}})
 
 
 def _options(config: Path | None, **others: object) -> list[str]:

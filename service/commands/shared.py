@@ -14,9 +14,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from service.logs import Logs
+from service.settings import Settings, load_settings
+
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file (TOML).", exists=True, dir_okay=False)]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a recorded run.", exists=True, file_okay=False)]
+Scene = Annotated[str | None, typer.Option("--scene", help="Scene of the simulated microscope, or a height map file.")]
+Size = Annotated[int | None, typer.Option("--size", min=16, max=8192, help="Frame width and height in pixels.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs.")]
 
 errors = Console(stderr=True)
@@ -41,3 +46,18 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=errors, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def start_logs(program: str, settings: Settings, *secrets: str) -> Logs:
+    """Of one program; `secrets` never get into them."""
+    logs = Logs(program, secrets)
+    logs.start(settings.logs_folder, settings.logs)
+    return logs
+
+
+def live_settings(
+    config: Path | None, scene: str | None = None, size: int | None = None, fuse: int | None = None
+) -> Settings:
+    """Settings of the file, with what the command line says instead."""
+    scan = {"width_px": size, "height_px": size}
+    return load_settings(config, {"microscope": {"scene": scene}, "scan": scan, "inference": {"fuse_frames": fuse}})

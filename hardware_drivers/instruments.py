@@ -1,0 +1,168 @@
+"""What a settings file may name for each role of a lab of real instruments: kind -> driver, each with its own keys.
+
+A new driver gets a class here with a `kind` of its own, and a place in its role's union. Building touches no device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from acquisition.clock import Clock
+from acquisition.devices import (
+    LaserHeater,
+    Limits,
+    MassFlowController,
+    PressureGauge,
+    Pyrometer,
+    SegmentedDetector,
+    Stage,
+)
+from acquisition.errors import BadInput
+from acquisition.instrument import Instrument
+from hardware_drivers.bronkhorst import BronkhorstFlowController
+from hardware_drivers.connection import Connection
+from hardware_drivers.gcs2 import Gcs2Stage, PiAxis
+from hardware_drivers.mnemonic_gauge import MnemonicGauge
+from hardware_drivers.ostech import OsTechLaserHeater
+from hardware_drivers.propar import BronkhorstBus
+from hardware_drivers.sharksem import SharkSemDetector, SharkSemSession, SharkSemStage
+from hardware_drivers.upp import UppPyrometer
+
+Shared = TypeVar("Shared")
+Address = Annotated[str, Field(min_length=1, max_length=200)]
+"""`/dev/ttyUSB0`, `COM3`, or `socket://host:port` for a converter."""
+
+SCAN_PX = Limits(16, 8192, "the detector's range")
+EMISSIVITY = Limits(0.1, 1.0, "the pyrometer's range")
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What drivers are built with: limits in SI, and what several of one lab share, such as a bus, by its address."""
+
+    instrument: Instrument
+    clock: Clock
+    heater_current: Limits
+    flows: Mapping[str, Limits]
+    stage_axis: Limits
+    _shared: dict[tuple[type, str], object] = field(default_factory=dict)
+
+    def shared(self, kind: type[Shared], address: str, build: Callable[[], Shared]) -> Shared:
+        """The one of its kind at that address."""
+        found = self._shared.setdefault((kind, address), build())
+        assert isinstance(found, kind)
+        return found
+
+    def sharksem(self, address: str) -> SharkSemSession:
+        return self.shared(SharkSemSession, address, lambda: SharkSemSession(address))
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SharkSemDetectorEntry(_Entry):
+    """A TESCAN microscope; `address` is host and control port."""
+
+    kind: Literal["sharksem"]
+    address: Address = "127.0.0.1:8300"
+
+    def build(self, means: Means) -> SegmentedDetector:
+        session = means.sharksem(self.address)
+        return SharkSemDetector("detector", session, means.instrument, SCAN_PX, clock=means.clock)
+
+
+class SharkSemStageEntry(_Entry):
+    """The microscope's own stage. `tolerance_m`: how far from its target a move may end."""
+
+    kind: Literal["sharksem"]
+    address: Address = "127.0.0.1:8300"
+    tolerance_m: Annotated[float, Field(gt=0, le=1e-3)] = 2e-6
+
+    def build(self, means: Means) -> Stage:
+        axis, session = means.stage_axis, means.sharksem(self.address)
+        return SharkSemStage("stage", session, axis, axis, axis, self.tolerance_m, clock=means.clock)
+
+
+class PiStageEntry(_Entry):
+    """A PI controller that speaks GCS 2.0. `axes`: PI's name of each axis that there is, by coordinate."""
+
+    kind: Literal["gcs2"]
+    address: Address
+    baud: int = 38400
+    axes: dict[Literal["x", "y", "z"], str] = {"x": "1", "y": "2"}
+    units_per_m: Annotated[float, Field(gt=0)] = 1000.0
+    tolerance_m: Annotated[float, Field(gt=0, le=1e-3)] = 1e-6
+
+    def build(self, means: Means) -> Stage:
+        axes = {name: PiAxis(axis, means.stage_axis, self.units_per_m) for name, axis in self.axes.items()}
+        connection = Connection(self.address, baud=self.baud)
+        return Gcs2Stage("stage", connection, axes, means.clock, self.tolerance_m)
+
+
+class OsTechEntry(_Entry):
+    """An OsTech laser diode driver on its serial port."""
+
+    kind: Literal["ostech"]
+    address: Address
+
+    def build(self, means: Means) -> LaserHeater:
+        return OsTechLaserHeater("heater", self.address, means.clock, means.heater_current)
+
+
+class UppEntry(_Entry):
+    """An IMPAC pyrometer that speaks UPP."""
+
+    kind: Literal["upp"]
+    address: Address
+    baud: int = 19200
+    station: Annotated[int, Field(ge=0, le=97)] = 0
+
+    def build(self, means: Means) -> Pyrometer:
+        return UppPyrometer("pyrometer", self.address, means.clock, EMISSIVITY, baud=self.baud, station=self.station)
+
+
+class MnemonicGaugeEntry(_Entry):
+    """An INFICON or Pfeiffer gauge controller. Only a capacitance gauge may guard the laser."""
+
+    kind: Literal["mnemonic"]
+    address: Address
+    technology: Literal["capacitance", "pirani"]
+    channel: Annotated[int, Field(ge=1, le=6)] = 1
+
+    def build(self, means: Means) -> PressureGauge:
+        return MnemonicGauge("gauge", Connection(self.address), self.technology, means.clock, self.channel)
+
+
+class BronkhorstEntry(_Entry):
+    """One controller of a bus; `gas` is what it lets in, and what `limits.flow_sccm` calls it."""
+
+    kind: Literal["bronkhorst"]
+    gas: Annotated[str, Field(min_length=1, max_length=40)]
+    address: Address
+    node: Annotated[int, Field(ge=1, le=128)] = 128
+
+    def build(self, means: Means) -> MassFlowController:
+        if self.gas not in means.flows:
+            raise BadInput(f"no flow limit is given for {self.gas}: add limits.flow_sccm.{self.gas}")
+        bus = means.shared(BronkhorstBus, self.address, lambda: BronkhorstBus(Connection(self.address, baud=38400)))
+        return BronkhorstFlowController(self.gas, bus, self.gas, means.flows[self.gas], means.clock, self.node)
+
+
+Detectors = SharkSemDetectorEntry
+Stages = Annotated[SharkSemStageEntry | PiStageEntry, Field(discriminator="kind")]
+
+
+class Instruments(_Entry):
+    """What there is, by role. A lab needs a detector, all else may be missing."""
+
+    detector: Detectors | None = None
+    stage: Stages | None = None
+    heater: OsTechEntry | None = None
+    pyrometer: UppEntry | None = None
+    gauge: MnemonicGaugeEntry | None = None
+    gases: tuple[BronkhorstEntry, ...] = ()
