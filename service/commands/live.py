@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -247,8 +248,10 @@ async def _wait_for_detector(node: AcquisitionNode, end: asyncio.Event) -> None:
     connection = node.state.connections[node.lab.detector.name]
     if not connection.connected:
         say(f"waiting for the detector: {connection.reason}")
-    while not (connection.connected or end.is_set()):
-        await asyncio.sleep(DETECTOR_POLL_S)  # noqa: ASYNC110 two things are waited for
+    while not connection.connected:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(end.wait(), DETECTOR_POLL_S)
+            return
 
 
 async def _run_over(node: AcquisitionNode) -> None:
