@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from acquisition.clock import Clock, Instant
 from acquisition.devices import Device, Reading
-from acquisition.errors import ComponentFailed
+from acquisition.errors import EclipsError
 from acquisition.frames import JoinedValue
 
 log = logging.getLogger(__name__)
@@ -85,11 +85,14 @@ class StateKeeper:
                         await self._sample(device)
                         first_round.set()
                         await asyncio.sleep(SAMPLE_INTERVAL_S)
-            except (ComponentFailed, TimeoutError, OSError) as error:
+            except (EclipsError, TimeoutError, OSError) as error:
                 reason = str(error) or f"{device.name} did not answer within {READ_TIMEOUT_S:g} s"
                 log.warning("%s: %s", device.name, reason)
                 self._lose(device.name, reason)
-                first_round.set()
+            except Exception as error:  # a driver that is wrong costs its own device and nothing else
+                log.exception("%s: its driver failed in a way nobody foresaw", device.name)
+                self._lose(device.name, f"its driver failed: {type(error).__name__}: {error}")
+            first_round.set()
             await asyncio.sleep(RECONNECT_AFTER_S)
 
     async def _sample(self, device: Device) -> None:
