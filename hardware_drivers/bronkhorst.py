@@ -65,7 +65,7 @@ class BronkhorstFlowController:
     """
 
     def __init__(
-        self, name: str, bus: BronkhorstBus, gas: str, flow_limits: Limits, clock: Clock, node: int = 128
+        self, name: str, bus: BronkhorstBus, clock: Clock, gas: str, flow_limits: Limits, *, node: int = 128
     ) -> None:
         self._name = name
         self._bus = bus
@@ -107,7 +107,7 @@ class BronkhorstFlowController:
         except DeviceFailed as failure:
             if error is None:
                 raise
-            log.error("%s: %s", self._name, failure)
+            log.critical("%s: %s", self._name, failure)
         finally:
             await self._bus.leave(self._name)
 

@@ -67,18 +67,19 @@ class Connection:
         """Whether the next exchange may be tried: open, and none has failed since."""
         return self._port is not None and not self._port.lost
 
-    async def open(self, greeting: bytes = b"") -> None:
-        """Open a fresh port (closing one that is open), send `greeting`, and drop all that comes until it is silent.
+    async def open(self, *greetings: bytes) -> None:
+        """Open a fresh port (closing one that is open) and drop all that comes, until it is silent.
 
-        The greeting goes out before anything is waited for: what must reach the instrument whatever else is wrong.
-        Raises `DeviceFailed`.
+        Each greeting is sent at once and then its answer dropped: what must reach the instrument before anything is
+        asked of it, whatever state it is in. Raises `DeviceFailed`.
         """
         async with self._lock:
             await self._close(wait=True)
             port = self._port = _Port(self.address, self._settings, self.timeout_s)
             settle_s = self.timeout_s if self._owed else SETTLE_S
+            limit_s = OPEN_TIMEOUT_S + self.timeout_s * len(greetings)
             try:
-                await self._in_thread(port, lambda: port.open(greeting, settle_s), OPEN_TIMEOUT_S)
+                await self._in_thread(port, lambda: port.open(greetings, settle_s), limit_s)
             except BaseException:
                 await self._close(wait=False)
                 raise
@@ -146,7 +147,7 @@ class _Port:
         self._timeout_s = timeout_s
         self._serial: Any = None
 
-    def open(self, greeting: bytes, settle_s: float) -> None:
+    def open(self, greetings: tuple[bytes, ...], settle_s: float) -> None:
         try:
             self._serial = serial.serial_for_url(
                 self._address, timeout=POLL_S, write_timeout=self._timeout_s, do_not_open=True, **self._settings
@@ -154,8 +155,9 @@ class _Port:
             if hasattr(self._serial, "exclusive"):
                 self._serial.exclusive = True  # two programs on one laser's port would take each other's answers
             self._serial.open()
-            if greeting:
+            for greeting in greetings:
                 self._serial.write(greeting)
+                self._settle(SETTLE_S)
             self._settle(settle_s)
         except Exception as error:
             self.lost = f"could not be opened ({error})"

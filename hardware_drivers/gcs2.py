@@ -1,4 +1,4 @@
-"""A stage of PI axes whose controller speaks GCS 2.0, on serial (38400 8N1) or TCP (port 50000)."""
+"""A stage of PI axes whose controller speaks GCS 2.0, on serial (8N1) or TCP (`socket://host:50000`)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 QUANTITIES = ("x_m", "y_m", "z_m")
 # No stage in a microscope stands further out than this; what tells more is misread.
 FURTHEST_M = 1.0
+ANSWERS_WITHIN_S = 0.5
 POLL_S = 0.05
 # How long after the motion's end an axis may take to settle on its target.
 SETTLING_S = 2.0
@@ -82,15 +83,18 @@ class Gcs2Stage:
     def __init__(
         self,
         name: str,
-        connection: Connection,
-        axes: Mapping[Literal["x", "y", "z"], PiAxis],
+        address: str,
         clock: Clock,
+        axes: Mapping[Literal["x", "y", "z"], PiAxis],
+        *,
         tolerance_m: float = 1e-6,
+        baud: int = 38400,
+        timeout_s: float = ANSWERS_WITHIN_S,
     ) -> None:
         if not axes or not set(axes) <= {"x", "y", "z"}:
             raise BadInput(f"{name} has axes {', '.join(axes) or 'none'}; a stage has some of x, y and z")
         self._name = name
-        self._connection = connection
+        self._connection = Connection(address, baud=baud, timeout_s=timeout_s)
         self._axes = {f"{coordinate}_m": axis for coordinate, axis in axes.items()}
         fixed = Limits(0.0, 0.0, f"{name} has no such axis")
         self._limits = dict.fromkeys(QUANTITIES, fixed) | {at: axis.limits for at, axis in self._axes.items()}
@@ -106,7 +110,7 @@ class Gcs2Stage:
         return self._name
 
     async def __aenter__(self) -> Self:
-        await self._connection.open(greeting=STOP)
+        await self._connection.open(STOP)
         try:
             (told,) = await self._connection.converse(Step(b"*IDN?\n", END))
             self.identification = told.decode("ascii", "replace").strip()
@@ -126,6 +130,8 @@ class Gcs2Stage:
     ) -> None:
         self._entered, self._stopped = False, True
         try:
+            if not self._connection.in_step:
+                await self._connection.open(STOP)
             await self._halt()
         except DeviceFailed as failure:
             if error is None:

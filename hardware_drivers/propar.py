@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from acquisition.errors import DeviceFailed
 from hardware_drivers.connection import Connection, Step
 
+ANSWERS_WITHIN_S = 0.3
 WRITE_WITH_STATUS, ANSWER, REQUEST, STATUS = 0x01, 0x02, 0x04, 0x00
 STATUSES = {
     1: "process claimed",
@@ -43,14 +44,14 @@ class Parameter:
 
 
 class BronkhorstBus:
-    """The port that controllers share: open while any of them is entered (38400 8N1, or a TCP converter).
+    """The port that controllers share (serial 8N1, or a TCP converter), open while any of them is entered.
 
     A node that fails costs the others nothing but its timeout: the next exchange begins on a fresh port. Answers carry
     the node and a running index of the question, so that a late one is never taken for another's.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, address: str, *, baud: int = 38400, timeout_s: float = ANSWERS_WITHIN_S) -> None:
+        self._connection = Connection(address, baud=baud, timeout_s=timeout_s)
         self._members: set[str] = set()
         self._lock = asyncio.Lock()
         self._indices = itertools.cycle((*range(1, 32), 0))

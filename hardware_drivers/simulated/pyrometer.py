@@ -35,7 +35,7 @@ class SimulatedPyrometer(SimulatedDevice):
 
     async def read(self) -> Readings:
         self._require_connection()
-        shown_k = _shown_temperature_k(self._world.temperature_k, self._world.emissivity, self._emissivity)
+        shown_k = shown_temperature_k(self._world.temperature_k, self._world.emissivity, self._emissivity)
         shown_k += NOISE_K * self._rng.standard_normal()
         reason = ""
         if shown_k > self._range_k.high:
@@ -46,7 +46,7 @@ class SimulatedPyrometer(SimulatedDevice):
         }
 
 
-def _shown_temperature_k(true_k: float, true_emissivity: float, set_emissivity: float) -> float:
+def shown_temperature_k(true_k: float, true_emissivity: float, set_emissivity: float) -> float:
     """Wien's law: the temperature at which a body of the set emissivity would be as bright."""
     shift = WAVELENGTH_M / SECOND_RADIATION_CONSTANT_M_K * math.log(true_emissivity / set_emissivity)
     return 1.0 / (1.0 / true_k - shift)

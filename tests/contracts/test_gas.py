@@ -13,7 +13,6 @@ import claims
 from acquisition.devices import Limits, MassFlowController
 from acquisition.errors import LimitExceeded
 from hardware_drivers.bronkhorst import BronkhorstBus, BronkhorstFlowController
-from hardware_drivers.connection import Connection
 from hardware_drivers.emulators.bronkhorst import EmulatedBronkhorstBus, EmulatedFlowController
 from hardware_drivers.emulators.line import Line
 from hardware_drivers.simulated import SimulatedMassFlowController, World
@@ -46,8 +45,8 @@ async def bronkhorst(world: World) -> AsyncIterator[Rig]:
         4: EmulatedFlowController("hydrogen", "H2", 0.5, "ln/min"),
     }
     async with Line(EmulatedBronkhorstBus(world, nodes)) as line:
-        bus = BronkhorstBus(Connection(line.address))
-        controller = BronkhorstFlowController("oxygen_flow", bus, "oxygen", LIMITS, world.clock, node=3)
+        bus = BronkhorstBus(line.address)
+        controller = BronkhorstFlowController("oxygen_flow", bus, world.clock, "oxygen", LIMITS, node=3)
         yield Rig(controller, lambda: world.flow_mol_per_s("oxygen"))
 
 

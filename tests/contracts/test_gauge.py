@@ -10,7 +10,6 @@ import pytest
 
 import claims
 from acquisition.devices import PressureGauge
-from hardware_drivers.connection import Connection
 from hardware_drivers.emulators.line import Line
 from hardware_drivers.emulators.mnemonic_gauge import EmulatedMnemonicGauge
 from hardware_drivers.mnemonic_gauge import MnemonicGauge
@@ -42,7 +41,7 @@ async def simulated(world: World) -> AsyncIterator[Rig]:
 @asynccontextmanager
 async def mnemonics(world: World) -> AsyncIterator[Rig]:
     async with Line(EmulatedMnemonicGauge(world, full_scale_pa=1333.0)) as line:
-        yield Rig(MnemonicGauge("gauge", Connection(line.address), "capacitance", world.clock), filling(world))
+        yield Rig(MnemonicGauge("gauge", line.address, world.clock, "capacitance"), filling(world))
 
 
 RIGS: dict[str, Callable[[World], AbstractAsyncContextManager[Rig]]] = {"simulated": simulated, "mnemonics": mnemonics}

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
 
 import claims
-from acquisition.devices import LaserHeater, Limits
+import emulated
+from acquisition.devices import LaserHeater
 from acquisition.errors import DeviceFailed, LimitExceeded, RequestRefused
+from emulated import CURRENT
+from hardware_drivers.emulators.ostech import OsTechEmulator
 from hardware_drivers.simulated import SimulatedLaserHeater, World
 
 
@@ -24,21 +28,33 @@ class Rig:
     set_interlock: Callable[[bool], None]
 
 
-def simulated(world: World) -> Rig:
+@asynccontextmanager
+async def simulated(world: World) -> AsyncIterator[Rig]:
+    yield rig_of(SimulatedLaserHeater("heater", world, CURRENT), world)
+
+
+@asynccontextmanager
+async def ostech(world: World) -> AsyncIterator[Rig]:
+    async with emulated.ostech(OsTechEmulator(world), world.clock) as (heater, _):
+        yield rig_of(heater, world)
+
+
+def rig_of(heater: LaserHeater, world: World) -> Rig:
     return Rig(
-        SimulatedLaserHeater("heater", world, Limits(0.0, 1.5, "heater.current_limit_a")),
-        1.5,
+        heater,
+        CURRENT.high,
         lambda: world.laser_target_a if world.laser_emitting else 0.0,
         world.set_interlock,
     )
 
 
-RIGS: dict[str, Callable[[World], Rig]] = {"simulated": simulated}
+RIGS: dict[str, Callable[[World], AbstractAsyncContextManager[Rig]]] = {"simulated": simulated, "ostech": ostech}
 
 
 @pytest.fixture(params=RIGS)
-def rig(request: pytest.FixtureRequest, world: World) -> Rig:
-    return RIGS[request.param](world)
+async def rig(request: pytest.FixtureRequest, world: World) -> AsyncIterator[Rig]:
+    async with RIGS[request.param](world) as rig:
+        yield rig
 
 
 async def test_laser_is_off_after_connecting(rig: Rig) -> None:

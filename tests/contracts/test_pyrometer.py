@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
 
 import claims
+import emulated
 from acquisition.devices import Limits, Pyrometer
 from acquisition.errors import LimitExceeded
+from emulated import EMISSIVITY
+from hardware_drivers.emulators.upp import ZERO_CELSIUS_K, UppEmulator
 from hardware_drivers.simulated import SimulatedPyrometer, World
+
+COLDEST_K, HOTTEST_K = 523.15, 1673.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,22 +28,35 @@ class Rig:
     settle: Callable[[float], Awaitable[float]]
 
 
-def simulated(world: World) -> Rig:
+@asynccontextmanager
+async def simulated(world: World) -> AsyncIterator[Rig]:
+    range_k = Limits(COLDEST_K, HOTTEST_K, "pyrometer.range_k")
+    yield rig_of(SimulatedPyrometer("pyrometer", world, EMISSIVITY, range_k), world)
+
+
+@asynccontextmanager
+async def upp(world: World) -> AsyncIterator[Rig]:
+    range_c = (COLDEST_K - ZERO_CELSIUS_K, HOTTEST_K - ZERO_CELSIUS_K)
+    async with emulated.upp(UppEmulator(world, range_c), world.clock) as (pyrometer, _):
+        yield rig_of(pyrometer, world)
+
+
+def rig_of(pyrometer: Pyrometer, world: World) -> Rig:
     async def settle(current_a: float) -> float:
         world.drive_laser(current_a, emitting=True)
         await world.clock.sleep(120.0)
         return world.temperature_k
 
-    limits = Limits(0.02, 1.0, "pyrometer.emissivity_limits")
-    return Rig(SimulatedPyrometer("pyrometer", world, limits, Limits(523.0, 1673.0, "pyrometer.range_k")), settle)
+    return Rig(pyrometer, settle)
 
 
-RIGS: dict[str, Callable[[World], Rig]] = {"simulated": simulated}
+RIGS: dict[str, Callable[[World], AbstractAsyncContextManager[Rig]]] = {"simulated": simulated, "upp": upp}
 
 
 @pytest.fixture(params=RIGS)
-def rig(request: pytest.FixtureRequest, world: World) -> Rig:
-    return RIGS[request.param](world)
+async def rig(request: pytest.FixtureRequest, world: World) -> AsyncIterator[Rig]:
+    async with RIGS[request.param](world) as rig:
+        yield rig
 
 
 async def test_hot_specimen_is_read_as_hot_as_it_is(rig: Rig) -> None:
@@ -53,7 +72,7 @@ async def test_hot_specimen_is_read_as_hot_as_it_is(rig: Rig) -> None:
 async def test_a_cold_specimen_reads_the_low_end_of_the_range(rig: Rig) -> None:
     async with rig.pyrometer as pyrometer:
         reading = (await pyrometer.read())["temperature_k"]
-        assert reading.valid and reading.value == 523.0
+        assert reading.valid and reading.value == pytest.approx(COLDEST_K, abs=0.05)
 
 
 async def test_over_range_is_invalid_with_a_reason_and_no_temperature(rig: Rig) -> None:

@@ -12,7 +12,6 @@ import pytest
 import claims
 from acquisition.devices import Limits, Stage, StagePosition
 from acquisition.errors import LimitExceeded
-from hardware_drivers.connection import Connection
 from hardware_drivers.emulators.gcs2 import EmulatedGcs2
 from hardware_drivers.emulators.line import Line
 from hardware_drivers.gcs2 import Gcs2Stage, PiAxis
@@ -33,7 +32,7 @@ async def gcs2(world: World) -> AsyncIterator[Stage]:
     box = {axis: Limits(-BOX_M, BOX_M, f"stage.{axis}_limits_m") for axis in "xyz"}
     axes = {axis: PiAxis(name, box[axis]) for axis, name in zip("xyz", "123", strict=True)}
     async with Line(EmulatedGcs2(world)) as line:
-        yield Gcs2Stage("stage", Connection(line.address), axes, world.clock)
+        yield Gcs2Stage("stage", line.address, world.clock, axes)
 
 
 STAGES: dict[str, Callable[[World], AbstractAsyncContextManager[Stage]]] = {"simulated": simulated, "gcs2": gcs2}

@@ -63,8 +63,10 @@ class Script:
         yield self.read(33, 0x43, b"\0\0\0\0")
 
 
-def controller(connection: Connection) -> BronkhorstFlowController:
-    return BronkhorstFlowController("oxygen", BronkhorstBus(connection), "oxygen", LIMITS, SystemClock())
+def controller(connection: Connection, limits: Limits = LIMITS) -> BronkhorstFlowController:
+    bus = BronkhorstBus(connection.address)
+    bus._connection = connection
+    return BronkhorstFlowController("oxygen", bus, SystemClock(), "oxygen", limits)
 
 
 def test_messages_are_those_of_the_manual() -> None:
@@ -116,11 +118,10 @@ async def test_flow_and_setpoint_are_read_with_alarm_and_control_mode() -> None:
 async def test_units_are_those_at_their_own_conditions(unit: bytes, full_scale_mol_per_s: float) -> None:
     script = Script()
     wide = Limits(0.0, 1.0, "oxygen.flow_limit_mol_per_s")
-    async with scripted(*script.connecting(unit=unit), *script.leaving()) as connection:
-        bus = BronkhorstBus(connection)
-        async with BronkhorstFlowController("oxygen", bus, "oxygen", wide, SystemClock()) as connected:
-            with pytest.raises(LimitExceeded, match="capacity") as refusal:
-                await connected.set_flow(1.0)
+    conversation = [*script.connecting(unit=unit), *script.leaving()]
+    async with scripted(*conversation) as connection, controller(connection, wide) as connected:
+        with pytest.raises(LimitExceeded, match="capacity") as refusal:
+            await connected.set_flow(1.0)
     assert refusal.value.limit == pytest.approx(full_scale_mol_per_s, rel=1e-4)
 
 

@@ -37,7 +37,9 @@ def still(*positions_mm: bytes) -> Script:
 
 def stage(connection: Connection) -> Gcs2Stage:
     axes = {"x": PiAxis("1", BOX), "y": PiAxis("2", BOX)}
-    return Gcs2Stage("stage", connection, axes, VirtualClock())
+    stage = Gcs2Stage("stage", connection.address, VirtualClock(), axes)
+    stage._connection = connection
+    return stage
 
 
 async def test_move_is_sent_in_millimetres_and_verified() -> None:
@@ -104,7 +106,7 @@ async def test_what_is_no_position_fails(answer: bytes) -> None:
 
 def test_axis_that_is_none_of_the_stage_is_refused() -> None:
     with pytest.raises(BadInput, match="u"):
-        Gcs2Stage("stage", Connection("socket://nowhere:1"), {"u": PiAxis("1", BOX)}, VirtualClock())  # type: ignore[dict-item]
+        Gcs2Stage("stage", "COM3", VirtualClock(), {"u": PiAxis("1", BOX)})  # type: ignore[dict-item]
 
 
 async def test_emulator_speaks_as_the_manual_tells() -> None:

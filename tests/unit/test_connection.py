@@ -177,11 +177,11 @@ async def test_a_question_cancelled_while_it_waits_is_never_sent(connection: Con
     assert parrot(line).heard == [b"A", b"C"]
 
 
-async def test_a_greeting_reaches_the_instrument_and_its_answer_is_dropped(line: Line) -> None:
+async def test_greetings_reach_the_instrument_and_their_answers_are_dropped(line: Line) -> None:
     connection = Connection(line.address, timeout_s=TIMEOUT_S)
-    await connection.open(b"STOP\r")
+    await connection.open(b"STOP\r", b"REST\r")
     assert await ask(connection, "A") == "<A>"
-    assert parrot(line).heard == [b"STOP", b"A"]
+    assert parrot(line).heard == [b"STOP", b"REST", b"A"]
     await connection.close()
 
 
