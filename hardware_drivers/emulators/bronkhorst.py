@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ WRITE_WITH_STATUS, WRITE, REQUEST = 0x01, 0x02, 0x04
 BYTE, INTEGER, LONG, STRING = 0x00, 0x20, 0x40, 0x60
 OK, UNKNOWN_PROCESS, UNKNOWN_PARAMETER, READ_ONLY = 0x00, 0x03, 0x04, 0x0D
 FULL_SCALE = 32000
+HIGHEST_SHARE = 1.31
 BUS_SETPOINT = 0
 MESSAGE = re.compile(rb":([0-9A-Fa-f]+)\r\n")
 
@@ -87,9 +89,10 @@ class EmulatedBronkhorstBus:
         return _framed(bytes([address, WRITE, process_back, index_back]) + value)
 
     def _values(self, node: EmulatedFlowController) -> dict[tuple[int, int], bytes]:
-        measure = round(FULL_SCALE * self._flow(node) / node.capacity)
+        share = self._flow(node) / node.capacity
+        measure = round(FULL_SCALE * min(max(share, 0.0), HIGHEST_SHARE)) if math.isfinite(share) else 0
         return {
-            (1, 0): struct.pack(">H", max(0, measure)),
+            (1, 0): struct.pack(">H", measure),
             (1, 1): struct.pack(">H", round(FULL_SCALE * node.setpoint / node.capacity)),
             (1, 4): bytes([node.control_mode]),
             (1, 13): struct.pack(">f", node.capacity),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ async def bronkhorst(world: World) -> AsyncIterator[Rig]:
         3: EmulatedFlowController("oxygen", "O2", 200.0),
         4: EmulatedFlowController("hydrogen", "H2", 0.5, "ln/min"),
     }
-    async with Line(EmulatedBronkhorstBus(world, nodes)) as line:
+    async with Line(EmulatedBronkhorstBus(world, nodes), terminal=os.name == "posix") as line:
         bus = BronkhorstBus(line.address)
         controller = BronkhorstFlowController("oxygen_flow", bus, world.clock, "oxygen", LIMITS, node=3)
         yield Rig(controller, lambda: world.flow_mol_per_s("oxygen"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ async def simulated(world: World) -> AsyncIterator[Rig]:
 
 @asynccontextmanager
 async def mnemonics(world: World) -> AsyncIterator[Rig]:
-    async with Line(EmulatedMnemonicGauge(world, full_scale_pa=1333.0)) as line:
+    async with Line(EmulatedMnemonicGauge(world, full_scale_pa=1333.0), terminal=os.name == "posix") as line:
         yield Rig(MnemonicGauge("gauge", line.address, world.clock, "capacitance"), filling(world))
 
 

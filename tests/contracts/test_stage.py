@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -31,7 +32,7 @@ async def simulated(world: World) -> AsyncIterator[Stage]:
 async def gcs2(world: World) -> AsyncIterator[Stage]:
     box = {axis: Limits(-BOX_M, BOX_M, f"stage.{axis}_limits_m") for axis in "xyz"}
     axes = {axis: PiAxis(name, box[axis]) for axis, name in zip("xyz", "123", strict=True)}
-    async with Line(EmulatedGcs2(world)) as line:
+    async with Line(EmulatedGcs2(world), terminal=os.name == "posix") as line:
         yield Gcs2Stage("stage", line.address, world.clock, axes)
 
 
