@@ -117,7 +117,7 @@ class BronkhorstFlowController:
         self._flow_limits.check(flow_mol_per_s, f"{self._name} flow_mol_per_s")
         full_scale = Limits(0.0, self._capacity * self._mol_per_s, f"the capacity of {self.identification}")
         full_scale.check(flow_mol_per_s, f"{self._name} flow_mol_per_s")
-        await self._set(flow_mol_per_s / self._mol_per_s, self._capacity / SETPOINT_STEPS)
+        await self._set(flow_mol_per_s / self._mol_per_s, self._capacity / SETPOINT_STEPS if flow_mol_per_s else 0.0)
 
     async def read(self) -> Readings:
         """`flow_mol_per_s`, `flow_setpoint_mol_per_s`; invalid where the controller reports an error."""

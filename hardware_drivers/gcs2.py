@@ -33,34 +33,21 @@ NO_ERROR, STOPPED = 0, 10
 ERRORS = {
     1: "parameter syntax error",
     2: "unknown command",
-    3: "command too long",
     5: "move of an axis that is not referenced or whose servo is off",
     7: "position out of the controller's limits",
-    8: "velocity out of limits",
     STOPPED: "stopped by command",
     15: "invalid axis identifier",
-    17: "parameter out of range",
     23: "illegal axis",
-    45: "referencing failed",
     51: "axis is under joystick control",
-    52: "communication error inside the controller",
-    53: "dynamic move in process",
-    63: "initialisation is running",
-    72: "analog target is active",
-    73: "wave generator is active",
     83: "joystick is active",
     84: "motor is off",
     91: "collision",
     93: "command is not allowed while an axis moves",
     214: "position is unknown",
-    215: "connection to the motor may be broken",
     216: "on a limit switch",
     333: "hardware error",
     500: "emergency stop button is pressed",
-    501: "emergency stop button was pressed",
     504: "following error: the axis did not follow its motion",
-    505: "sensor signal is invalid",
-    506: "servo loop is unstable",
 }
 
 
@@ -130,13 +117,10 @@ class Gcs2Stage:
     ) -> None:
         self._entered, self._stopped = False, True
         try:
-            if not self._connection.in_step:
-                await self._connection.open(STOP)
-            await self._halt()
-        except DeviceFailed as failure:
             if error is None:
-                raise
-            log.warning("%s could not be stopped while leaving: %s", self._name, failure)
+                await self._halt()
+            else:
+                await self._abandon()
         finally:
             await self._connection.close()
 
@@ -144,7 +128,8 @@ class Gcs2Stage:
         """Move all axes and verify. A move that `stop` ends early returns where it ended.
 
         Raises `LimitExceeded` before anything is sent, `RequestRefused` while another move runs or without a reference,
-        and `DeviceFailed` with where the stage stands when it does not end within `tolerance_m` of the target.
+        and `DeviceFailed` with where the stage stands when it does not end within `tolerance_m` of the target. A move
+        that fails or is cancelled is stopped.
         """
         self._require_connection()
         for quantity in QUANTITIES:
@@ -158,8 +143,9 @@ class Gcs2Stage:
                 words = [_target(axis, getattr(target, quantity)) for quantity, axis in self._axes.items()]
                 await self._command(f"MOV {' '.join(words)}")
             return await self._arrive(target)
-        except asyncio.CancelledError:
-            await self._halt()
+        except (asyncio.CancelledError, DeviceFailed):
+            if self._entered:  # otherwise leaving stops it
+                await self._abandon()
             raise
         finally:
             self._moving = False
@@ -211,11 +197,10 @@ class Gcs2Stage:
             now = self._clock.now()
             still_since = now if moving else still_since
             if now.seconds_since(still_since) > SETTLING_S or now.seconds_since(began) > LONGEST_MOVE_S:
-                await self._halt()
                 raise DeviceFailed(
                     f"{self._name} did not reach its target: it stands at {_shown(reached)}, {miss_m:g} m from "
                     f"{_shown(target)} (at most {self._tolerance_m:g} m is allowed) and "
-                    f"{'still moves' if moving else 'does not move'}; it was stopped: look for an obstacle, "
+                    f"{'still moves' if moving else 'does not move'}; it is stopped: look for an obstacle, "
                     "joystick or limit, then move again"
                 )
             await self._clock.sleep(POLL_S)
@@ -228,6 +213,15 @@ class Gcs2Stage:
                 return
             await asyncio.sleep(POLL_S)
         raise DeviceFailed(f"{self._name} still moves after it was stopped: use its emergency stop")
+
+    async def _abandon(self) -> None:
+        """Stop after another failure, which is the one to tell; on a fresh port when the old one broke."""
+        try:
+            if not self._connection.in_step:
+                await self._connection.open(STOP)
+            await self._halt()
+        except DeviceFailed as failure:
+            log.critical("%s may still move, use its emergency stop: %s", self._name, failure)
 
     async def _command(self, command: str) -> None:
         """Send what has no answer of its own, and ask at once whether it was accepted."""
@@ -295,7 +289,9 @@ def _shown(position: StagePosition) -> str:
 
 
 def _target(axis: PiAxis, position_m: float) -> str:
-    return f"{axis.name} {position_m * axis.units_per_m:.9g}"
+    """To a millionth of the axis's unit, and never as a power of ten, which not every controller reads."""
+    number = f"{position_m * axis.units_per_m:.6f}".rstrip("0").rstrip(".")
+    return f"{axis.name} {'0' if number == '-0' else number}"
 
 
 def _number(text: str) -> float:
