@@ -20,6 +20,7 @@ Answer = TypeVar("Answer")
 
 OPEN_TIMEOUT_S = 2.0
 SETTLE_S = 0.1
+GREETED_S = 0.05
 HANG_AFTER_S = 1.0
 POLL_S = 0.02
 LONGEST_ANSWER = 65536
@@ -157,7 +158,7 @@ class _Port:
             self._serial.open()
             for greeting in greetings:
                 self._serial.write(greeting)
-                self._settle(SETTLE_S)
+                self._settle(GREETED_S)
             self._settle(settle_s)
         except Exception as error:
             self.lost = f"could not be opened ({error})"

@@ -167,7 +167,7 @@ class OsTechLaserHeater:
 
     async def _limit_the_device(self) -> None:
         limit_ma = self._current_limits.high * 1e3
-        await self._set("LCL", limit_ma)
+        await self._number(f"LCL{limit_ma:.1f}")
         held_ma = await self._number("LCL")
         if abs(held_ma - limit_ma) > RESOLUTION_MA:
             raise DeviceFailed(
@@ -182,8 +182,8 @@ class OsTechLaserHeater:
         for what, value_a in (("current", current_a), ("current target", target_a)):
             if abs(value_a) > ceiling_a:
                 raise DeviceFailed(
-                    f"{self._where} reads a {what} of {value_a:g} A, which its limit of {self._current_limits.high:g} A "
-                    f"({self._current_limits.setting}) excludes: it is brought to rest; check the diode"
+                    f"{self._where} reads a {what} of {value_a:g} A, above its limit of "
+                    f"{self._current_limits.high:g} A ({self._current_limits.setting}): it is brought to rest"
                 )
         status = HeaterStatus(bool(word & EMITTING), bool(word & INTERLOCK_CLOSED), current_a, target_a)
         return status, _faults(word)

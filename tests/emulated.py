@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ from hardware_drivers.emulators.line import Fault, Instrument, Line
 from hardware_drivers.ostech import OsTechLaserHeater
 from hardware_drivers.upp import UppPyrometer
 
+TERMINALS = os.name == "posix"
 CURRENT = Limits(0.0, 1.5, "heater.current_limit_a")
 EMISSIVITY = Limits(0.02, 1.0, "pyrometer.emissivity_limits")
 
@@ -43,15 +45,15 @@ class Eavesdropper:
 
 @asynccontextmanager
 async def ostech(
-    instrument: Instrument, clock: Clock, terminal: bool = False
+    instrument: Instrument, clock: Clock, terminal: bool = TERMINALS
 ) -> AsyncIterator[tuple[OsTechLaserHeater, Line]]:
-    """The driver, not yet entered, and the line that it is on."""
+    """The driver, not yet entered, and the line that it is on: a terminal where there are any, as a serial port is."""
     async with Line(instrument, terminal=terminal) as line:
         yield OsTechLaserHeater("heater", line.address, clock, CURRENT), line
 
 
 @asynccontextmanager
-async def upp(instrument: Instrument, clock: Clock, terminal: bool = False) -> AsyncIterator[tuple[UppPyrometer, Line]]:
-    """The driver, not yet entered, and the line that it is on."""
-    async with Line(instrument, terminal=terminal) as line:
+async def upp(instrument: Instrument, clock: Clock) -> AsyncIterator[tuple[UppPyrometer, Line]]:
+    """As `ostech`, always on TCP: terminals know no parity."""
+    async with Line(instrument) as line:
         yield UppPyrometer("pyrometer", line.address, clock, EMISSIVITY), line

@@ -54,7 +54,8 @@ class Line:
 
     `address` is what a driver is given: `socket://127.0.0.1:port`, or a path that stays the same over unplugging.
     `fault` may be set at any time, also from within the world of a running test. With `Fault.SLOW` answers come
-    `slow_s` late, on a pseudo-terminal also to whoever has opened it meanwhile, as on a real wire.
+    `slow_s` late, on a pseudo-terminal also to whoever has opened it meanwhile, as on a real wire. Pseudo-terminals
+    know no parity, so that a driver that sets one may be refused there.
     """
 
     def __init__(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
 import emulated
 from acquisition.clock import Instant, VirtualClock
+from acquisition.devices import Reading
 from acquisition.errors import DeviceFailed, LimitExceeded
 from acquisition.instrument import four_quadrant
 from emulated import Eavesdropper
@@ -30,8 +33,17 @@ class Scripted:
         return b"".join(self._script.get(line, b"") for line in data.splitlines(keepends=True))
 
 
-def measuring(answer: bytes) -> Scripted:
-    return Scripted({b"00em\r": b"0970\r", b"00ms\r": answer + b"\r"})
+@asynccontextmanager
+async def measuring(world: World) -> AsyncIterator[Callable[[bytes], Awaitable[Reading]]]:
+    """An entered pyrometer that is made to answer and gives what it reads."""
+    script = {b"00em\r": b"0970\r"}
+    async with emulated.upp(Scripted(script), world.clock) as (pyrometer, _), pyrometer:
+
+        async def read(answer: bytes) -> Reading:
+            script[b"00ms\r"] = answer + b"\r"
+            return (await pyrometer.read())["temperature_k"]
+
+        yield read
 
 
 @pytest.fixture
@@ -54,40 +66,38 @@ async def test_every_command_has_the_manuals_bytes(world: World) -> None:
     ]
 
 
-@pytest.mark.parametrize(("answer", "kelvin"), [(b"05237", 796.85), (b"-0170", 256.15), (b"02563", 529.45)])
-async def test_answers_are_tenths_of_a_degree_celsius(world: World, answer: bytes, kelvin: float) -> None:
-    async with emulated.upp(measuring(answer), world.clock) as (pyrometer, _), pyrometer:
-        reading = (await pyrometer.read())["temperature_k"]
-        assert reading.valid and reading.value == pytest.approx(kelvin)
+async def test_answers_are_tenths_of_a_degree_celsius(world: World) -> None:
+    async with measuring(world) as read:
+        for answer, kelvin in ((b"05237", 796.85), (b"-0170", 256.15), (b"02563", 529.45)):
+            reading = await read(answer)
+            assert reading.valid and reading.value == pytest.approx(kelvin)
 
 
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [
-        (b"88880", "above the pyrometer's range"),
-        (b"77770", "not ready"),
-        (b"75550", "head is too hot"),
-        (b"74440", "head is too cold"),
-        (b"99990", "no temperature"),
-    ],
-)
-async def test_codes_are_invalid_and_never_temperatures(world: World, answer: bytes, reason: str) -> None:
-    async with emulated.upp(measuring(answer), world.clock) as (pyrometer, _), pyrometer:
-        reading = (await pyrometer.read())["temperature_k"]
-        assert not reading.valid and math.isnan(reading.value) and reason in reading.reason
+async def test_codes_are_invalid_and_never_temperatures(world: World) -> None:
+    codes = {
+        b"88880": "above the pyrometer's range",
+        b"77770": "not ready",
+        b"75550": "head is too hot",
+        b"74440": "head is too cold",
+        b"99990": "no temperature",
+    }
+    async with measuring(world) as read:
+        for code, reason in codes.items():
+            reading = await read(code)
+            assert not reading.valid and math.isnan(reading.value) and reason in reading.reason
 
 
-@pytest.mark.parametrize("answer", [b"", b"5237", b"0523.7", b"+5237", b"052370", b"ok", b"no", b"\xb05237", b"1e400"])
-async def test_what_is_no_answer_to_the_question_fails(world: World, answer: bytes) -> None:
-    async with emulated.upp(measuring(answer), world.clock) as (pyrometer, _), pyrometer:
-        with pytest.raises(DeviceFailed, match=r"answered '00ms'.*even parity"):
-            await pyrometer.read()
+async def test_what_is_no_answer_to_the_question_fails(world: World) -> None:
+    async with measuring(world) as read:
+        for answer in (b"", b"5237", b"0523.7", b"+5237", b"052370", b"ok", b"no", b"\xb05237", b"1e400"):
+            with pytest.raises(DeviceFailed, match=r"answered '00ms'.*even parity"):
+                await read(answer)
 
 
 async def test_a_refused_emissivity_fails_with_the_way_out(world: World) -> None:
     async with emulated.upp(UppEmulator(world), world.clock) as (pyrometer, line), pyrometer:
         line.fault = Fault.REFUSING
-        with pytest.raises(DeviceFailed, match="refused an emissivity of 0.5.*ask for another"):
+        with pytest.raises(DeviceFailed, match=r"refused an emissivity of 0.5.*ask for another"):
             await pyrometer.set_emissivity(0.5)
         assert (await pyrometer.read())["emissivity"].value == 0.7
 
@@ -95,7 +105,7 @@ async def test_a_refused_emissivity_fails_with_the_way_out(world: World) -> None
 async def test_an_emissivity_that_is_not_held_fails(world: World) -> None:
     forgetful = Scripted({b"00em\r": b"0970\r", b"00em0500\r": b"ok\r"})
     async with emulated.upp(forgetful, world.clock) as (pyrometer, _), pyrometer:
-        with pytest.raises(DeviceFailed, match="holds an emissivity of 0.97 instead of 0.5"):
+        with pytest.raises(DeviceFailed, match=r"holds an emissivity of 0.97 instead of 0.5"):
             await pyrometer.set_emissivity(0.5)
 
 
