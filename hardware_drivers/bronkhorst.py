@@ -44,6 +44,8 @@ FORMULAS = {
 LOWEST_SHARE, HIGHEST_SHARE = -0.737, 1.31
 # A controller may keep its setpoint in steps of capacity / 32000.
 SETPOINT_STEPS = 32000
+# 100 sccm are 7.436e-5 or 7.43584e-5 mol/s, as one rounds: neither exceeds a controller of 100 sccm.
+ROUNDING = 1.001
 ALARM_REASONS = {0x01: "the controller reports an error", 0x80: "the controller reports a hardware error"}
 SETPOINT_FROM_BUS = {0: "bus", 18: "RS232"}
 CONTROL_MODE = Parameter(1, 4, BYTE, "control mode")
@@ -115,9 +117,10 @@ class BronkhorstFlowController:
         """Set and read back. Raises `LimitExceeded` before anything is sent, also above the controller's capacity."""
         self._require_connection()
         self._flow_limits.check(flow_mol_per_s, f"{self._name} flow_mol_per_s")
-        full_scale = Limits(0.0, self._capacity * self._mol_per_s, f"the capacity of {self.identification}")
+        full_scale = Limits(0.0, self._capacity * self._mol_per_s * ROUNDING, f"the capacity of {self.identification}")
         full_scale.check(flow_mol_per_s, f"{self._name} flow_mol_per_s")
-        await self._set(flow_mol_per_s / self._mol_per_s, self._capacity / SETPOINT_STEPS if flow_mol_per_s else 0.0)
+        setpoint = min(flow_mol_per_s / self._mol_per_s, self._capacity)
+        await self._set(setpoint, self._capacity / SETPOINT_STEPS if setpoint else 0.0)
 
     async def read(self) -> Readings:
         """`flow_mol_per_s`, `flow_setpoint_mol_per_s`; invalid where the controller reports an error."""

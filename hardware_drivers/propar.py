@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 
 from acquisition.errors import DeviceFailed
-from hardware_drivers.connection import Connection, Step
+from hardware_drivers.connection import Connection
 
 ANSWERS_WITHIN_S = 0.3
 WRITE_WITH_STATUS, ANSWER, REQUEST, STATUS = 0x01, 0x02, 0x04, 0x00
@@ -106,9 +106,12 @@ class BronkhorstBus:
 
     async def _exchange(self, node: int, doing: str, sent: bytes, begins: bytes) -> bytes:
         """What follows `begins` in the answer. Where `begins` is empty a good status is the answer."""
-        if not self._connection.in_step:
-            await self._connection.open()
-        (came,) = await self._connection.converse(Step(framed(sent), b"\r\n"))
+        try:
+            if not self._connection.in_step:
+                await self._connection.open()
+            came = await self._connection.ask(framed(sent), b"\r\n")
+        except DeviceFailed as failure:
+            raise DeviceFailed(f"node {node} failed in {doing}: {failure}") from failure
         message = _unframed(came)
         if message[:2] == bytes([node, STATUS]) and len(message) == 4:
             if message[2] == 0 and not begins:

@@ -155,11 +155,24 @@ async def test_unplugged_devices_come_back_by_themselves_once_plugged_in(rigs: l
 # Pressure
 
 
-async def test_gauge_out_of_its_range_is_invalid(world: World) -> None:
+async def test_gauge_that_measures_nothing_is_invalid_with_its_reason(world: World) -> None:
+    reasons = {
+        Fault.UNDER_RANGE: "below the gauge's range",
+        Fault.OVER_RANGE: "above the gauge's full scale",
+        Fault.SENSOR: "sensor error",
+        Fault.NOT_READY: "switched off",
+    }
     async with gauge(world) as rig, rig.device:
-        rig.line.fault = Fault.OVER_RANGE
-        measured = await reading(rig)
-        assert not measured.valid and "above the gauge's full scale" in measured.reason
+        for rig.line.fault, reason in reasons.items():
+            measured = await reading(rig)
+            assert not measured.valid and reason in measured.reason
+
+
+async def test_gauge_that_refuses_to_answer_fails(world: World) -> None:
+    async with gauge(world) as rig, rig.device:
+        rig.line.fault = Fault.REFUSING
+        with pytest.raises(DeviceFailed, match="refused PR1: a syntax error"):
+            await reading(rig)
 
 
 async def test_stream_of_a_gauge_just_switched_on_is_no_answer(world: World) -> None:
@@ -216,13 +229,21 @@ async def test_move_that_stalls_half_way_fails_and_tells_where_the_stage_stands(
                 await rig.device.move(StagePosition(1.1e-3, 0.0))
 
 
-async def test_position_that_no_stage_has_is_invalid(world: World) -> None:
+async def test_positions_that_cannot_be_or_are_not_known_are_invalid(world: World) -> None:
     async with stage(world) as rig, rig.device:
-        instrument = rig.line.instrument
-        assert isinstance(instrument, EmulatedGcs2)
-        instrument.position_text = "99999999"
-        measured = await reading(rig)
-        assert not measured.valid and "no position" in measured.reason
+        for rig.line.fault, reason in ((Fault.OVER_RANGE, "no position"), (Fault.NOT_READY, "not referenced")):
+            measured = await reading(rig)
+            assert not measured.valid and reason in measured.reason
+
+
+async def test_refused_move_fails_and_moves_nothing(world: World) -> None:
+    async with stage(world) as rig:
+        assert isinstance(rig.device, Gcs2Stage)
+        async with rig.device:
+            rig.line.fault = Fault.REFUSING
+            with pytest.raises(DeviceFailed, match="error 83, joystick is active"):
+                await rig.device.move(StagePosition(2e-3, 0.0))
+            assert world.stage.x_m == 1e-3
 
 
 async def test_cancelled_move_stops_the_stage(world: World) -> None:
@@ -274,6 +295,17 @@ async def test_controller_that_ignores_its_setpoint_fails(world: World) -> None:
             await device.set_flow(1e-5)
         with pytest.raises(DeviceFailed, match="oxygen may still flow"):
             await device.__aexit__(None, None, None)
+
+
+async def test_refused_setpoint_is_told_with_what_the_controller_says(world: World) -> None:
+    async with controller(world) as rig:
+        device, _ = await flowing(rig)
+        rig.line.fault = Fault.REFUSING
+        with pytest.raises(DeviceFailed, match=r"node 3 .* failed in writing setpoint: wrong parameter value"):
+            await device.set_flow(1e-5)
+        rig.line.fault = Fault.NONE
+        await device.__aexit__(None, None, None)
+        assert world.flow_mol_per_s("oxygen") == 0
 
 
 async def test_gas_is_shut_on_a_fresh_port_when_the_old_one_broke(world: World) -> None:
