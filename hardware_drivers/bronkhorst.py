@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from types import TracebackType
@@ -75,6 +76,7 @@ class BronkhorstFlowController:
         self._flow_limits = flow_limits
         self._clock = clock
         self._node = node
+        self._setting = asyncio.Lock()
         self._entered = False
         self._capacity = math.nan
         self._mol_per_s = math.nan
@@ -136,10 +138,10 @@ class BronkhorstFlowController:
             "flow_setpoint_mol_per_s": self._reading(setpoint, ignored),
         }
 
-    def _reading(self, share: float, reasons: list[str]) -> Reading:
-        if not LOWEST_SHARE * self._capacity < share < HIGHEST_SHARE * self._capacity:
-            reasons = [*reasons, f"{share:g} is outside what a controller of {self._capacity:g} can tell"]
-        value = math.nan if reasons else share * self._mol_per_s
+    def _reading(self, told: float, reasons: list[str]) -> Reading:
+        if not LOWEST_SHARE * self._capacity < told < HIGHEST_SHARE * self._capacity:
+            reasons = [*reasons, f"{told:g} is outside what a controller of {self._capacity:g} can tell"]
+        value = math.nan if reasons else told * self._mol_per_s
         return Reading(value, not reasons, self._clock.now(), "; ".join(reasons))
 
     async def _close_valve(self) -> None:
@@ -151,9 +153,10 @@ class BronkhorstFlowController:
             ) from failure
 
     async def _set(self, setpoint: float, tolerance: float) -> None:
-        """In the controller's unit; verified by reading it back."""
-        await self._bus.write(self._node, SETPOINT, setpoint)
-        told = await self._bus.read_number(self._node, SETPOINT)
+        """In the controller's unit; verified by reading it back, before the next one is set."""
+        async with self._setting:
+            await self._bus.write(self._node, SETPOINT, setpoint)
+            told = await self._bus.read_number(self._node, SETPOINT)
         if not abs(told - setpoint) <= tolerance:
             raise DeviceFailed(
                 f"{self._name} was set to {setpoint:g} and tells {told:g}: the controller ignores its bus setpoint, "

@@ -320,6 +320,15 @@ async def test_gas_is_shut_on_a_fresh_port_when_the_old_one_broke(world: World) 
         assert world.flow_mol_per_s("oxygen") == 0
 
 
+async def test_shutting_the_gas_while_it_is_being_set_leaves_it_shut(world: World) -> None:
+    async with controller(world) as rig:
+        device, _ = await flowing(rig)
+        await asyncio.gather(device.set_flow(3e-5), device.set_flow(0.0))
+        assert world.flow_mol_per_s("oxygen") == 0
+        await asyncio.gather(device.set_flow(3e-5), device.__aexit__(None, None, None))
+        assert world.flow_mol_per_s("oxygen") == 0
+
+
 @pytest.mark.parametrize(
     ("misbehave", "quantity", "reason"),
     [
