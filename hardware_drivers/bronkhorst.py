@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from types import TracebackType
@@ -44,6 +45,8 @@ FORMULAS = {
 LOWEST_SHARE, HIGHEST_SHARE = -0.737, 1.31
 # A controller may keep its setpoint in steps of capacity / 32000.
 SETPOINT_STEPS = 32000
+# 100 sccm are 7.436e-5 or 7.43584e-5 mol/s, as one rounds: neither exceeds a controller of 100 sccm.
+ROUNDING = 1.001
 ALARM_REASONS = {0x01: "the controller reports an error", 0x80: "the controller reports a hardware error"}
 SETPOINT_FROM_BUS = {0: "bus", 18: "RS232"}
 CONTROL_MODE = Parameter(1, 4, BYTE, "control mode")
@@ -65,7 +68,7 @@ class BronkhorstFlowController:
     """
 
     def __init__(
-        self, name: str, bus: BronkhorstBus, gas: str, flow_limits: Limits, clock: Clock, node: int = 128
+        self, name: str, bus: BronkhorstBus, clock: Clock, gas: str, flow_limits: Limits, *, node: int = 128
     ) -> None:
         self._name = name
         self._bus = bus
@@ -73,6 +76,7 @@ class BronkhorstFlowController:
         self._flow_limits = flow_limits
         self._clock = clock
         self._node = node
+        self._setting = asyncio.Lock()
         self._entered = False
         self._capacity = math.nan
         self._mol_per_s = math.nan
@@ -107,7 +111,7 @@ class BronkhorstFlowController:
         except DeviceFailed as failure:
             if error is None:
                 raise
-            log.error("%s: %s", self._name, failure)
+            log.critical("%s: %s", self._name, failure)
         finally:
             await self._bus.leave(self._name)
 
@@ -115,9 +119,10 @@ class BronkhorstFlowController:
         """Set and read back. Raises `LimitExceeded` before anything is sent, also above the controller's capacity."""
         self._require_connection()
         self._flow_limits.check(flow_mol_per_s, f"{self._name} flow_mol_per_s")
-        full_scale = Limits(0.0, self._capacity * self._mol_per_s, f"the capacity of {self.identification}")
+        full_scale = Limits(0.0, self._capacity * self._mol_per_s * ROUNDING, f"the capacity of {self.identification}")
         full_scale.check(flow_mol_per_s, f"{self._name} flow_mol_per_s")
-        await self._set(flow_mol_per_s / self._mol_per_s, self._capacity / SETPOINT_STEPS)
+        setpoint = min(flow_mol_per_s / self._mol_per_s, self._capacity)
+        await self._set(setpoint, self._capacity / SETPOINT_STEPS if setpoint else 0.0)
 
     async def read(self) -> Readings:
         """`flow_mol_per_s`, `flow_setpoint_mol_per_s`; invalid where the controller reports an error."""
@@ -133,10 +138,10 @@ class BronkhorstFlowController:
             "flow_setpoint_mol_per_s": self._reading(setpoint, ignored),
         }
 
-    def _reading(self, share: float, reasons: list[str]) -> Reading:
-        if not LOWEST_SHARE * self._capacity < share < HIGHEST_SHARE * self._capacity:
-            reasons = [*reasons, f"{share:g} is outside what a controller of {self._capacity:g} can tell"]
-        value = math.nan if reasons else share * self._mol_per_s
+    def _reading(self, told: float, reasons: list[str]) -> Reading:
+        if not LOWEST_SHARE * self._capacity < told < HIGHEST_SHARE * self._capacity:
+            reasons = [*reasons, f"{told:g} is outside what a controller of {self._capacity:g} can tell"]
+        value = math.nan if reasons else told * self._mol_per_s
         return Reading(value, not reasons, self._clock.now(), "; ".join(reasons))
 
     async def _close_valve(self) -> None:
@@ -148,9 +153,10 @@ class BronkhorstFlowController:
             ) from failure
 
     async def _set(self, setpoint: float, tolerance: float) -> None:
-        """In the controller's unit; verified by reading it back."""
-        await self._bus.write(self._node, SETPOINT, setpoint)
-        told = await self._bus.read_number(self._node, SETPOINT)
+        """In the controller's unit; verified by reading it back, before the next one is set."""
+        async with self._setting:
+            await self._bus.write(self._node, SETPOINT, setpoint)
+            told = await self._bus.read_number(self._node, SETPOINT)
         if not abs(told - setpoint) <= tolerance:
             raise DeviceFailed(
                 f"{self._name} was set to {setpoint:g} and tells {told:g}: the controller ignores its bus setpoint, "

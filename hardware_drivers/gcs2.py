@@ -1,4 +1,4 @@
-"""A stage of PI axes whose controller speaks GCS 2.0, on serial (38400 8N1) or TCP (port 50000)."""
+"""A stage of PI axes whose controller speaks GCS 2.0, on serial (8N1) or TCP (`socket://host:50000`)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 QUANTITIES = ("x_m", "y_m", "z_m")
 # No stage in a microscope stands further out than this; what tells more is misread.
 FURTHEST_M = 1.0
+ANSWERS_WITHIN_S = 0.5
 POLL_S = 0.05
 # How long after the motion's end an axis may take to settle on its target.
 SETTLING_S = 2.0
@@ -31,35 +32,16 @@ MOTION_STATUS, END = b"\x05", b"\n"
 NO_ERROR, STOPPED = 0, 10
 ERRORS = {
     1: "parameter syntax error",
-    2: "unknown command",
-    3: "command too long",
     5: "move of an axis that is not referenced or whose servo is off",
     7: "position out of the controller's limits",
-    8: "velocity out of limits",
     STOPPED: "stopped by command",
     15: "invalid axis identifier",
-    17: "parameter out of range",
-    23: "illegal axis",
-    45: "referencing failed",
     51: "axis is under joystick control",
-    52: "communication error inside the controller",
-    53: "dynamic move in process",
-    63: "initialisation is running",
-    72: "analog target is active",
-    73: "wave generator is active",
     83: "joystick is active",
-    84: "motor is off",
     91: "collision",
-    93: "command is not allowed while an axis moves",
-    214: "position is unknown",
-    215: "connection to the motor may be broken",
-    216: "on a limit switch",
     333: "hardware error",
     500: "emergency stop button is pressed",
-    501: "emergency stop button was pressed",
     504: "following error: the axis did not follow its motion",
-    505: "sensor signal is invalid",
-    506: "servo loop is unstable",
 }
 
 
@@ -82,15 +64,18 @@ class Gcs2Stage:
     def __init__(
         self,
         name: str,
-        connection: Connection,
-        axes: Mapping[Literal["x", "y", "z"], PiAxis],
+        address: str,
         clock: Clock,
+        axes: Mapping[Literal["x", "y", "z"], PiAxis],
+        *,
         tolerance_m: float = 1e-6,
+        baud: int = 38400,
+        timeout_s: float = ANSWERS_WITHIN_S,
     ) -> None:
         if not axes or not set(axes) <= {"x", "y", "z"}:
             raise BadInput(f"{name} has axes {', '.join(axes) or 'none'}; a stage has some of x, y and z")
         self._name = name
-        self._connection = connection
+        self._connection = Connection(address, baud=baud, timeout_s=timeout_s)
         self._axes = {f"{coordinate}_m": axis for coordinate, axis in axes.items()}
         fixed = Limits(0.0, 0.0, f"{name} has no such axis")
         self._limits = dict.fromkeys(QUANTITIES, fixed) | {at: axis.limits for at, axis in self._axes.items()}
@@ -106,7 +91,7 @@ class Gcs2Stage:
         return self._name
 
     async def __aenter__(self) -> Self:
-        await self._connection.open(greeting=STOP)
+        await self._connection.open(STOP)
         try:
             (told,) = await self._connection.converse(Step(b"*IDN?\n", END))
             self.identification = told.decode("ascii", "replace").strip()
@@ -126,11 +111,10 @@ class Gcs2Stage:
     ) -> None:
         self._entered, self._stopped = False, True
         try:
-            await self._halt()
-        except DeviceFailed as failure:
             if error is None:
-                raise
-            log.warning("%s could not be stopped while leaving: %s", self._name, failure)
+                await self._halt()
+            else:
+                await self._abandon()
         finally:
             await self._connection.close()
 
@@ -138,7 +122,8 @@ class Gcs2Stage:
         """Move all axes and verify. A move that `stop` ends early returns where it ended.
 
         Raises `LimitExceeded` before anything is sent, `RequestRefused` while another move runs or without a reference,
-        and `DeviceFailed` with where the stage stands when it does not end within `tolerance_m` of the target.
+        and `DeviceFailed` with where the stage stands when it does not end within `tolerance_m` of the target. A move
+        that fails or is cancelled is stopped.
         """
         self._require_connection()
         for quantity in QUANTITIES:
@@ -152,8 +137,9 @@ class Gcs2Stage:
                 words = [_target(axis, getattr(target, quantity)) for quantity, axis in self._axes.items()]
                 await self._command(f"MOV {' '.join(words)}")
             return await self._arrive(target)
-        except asyncio.CancelledError:
-            await self._halt()
+        except (asyncio.CancelledError, DeviceFailed):
+            if self._entered:  # otherwise leaving stops it
+                await self._abandon()
             raise
         finally:
             self._moving = False
@@ -205,11 +191,10 @@ class Gcs2Stage:
             now = self._clock.now()
             still_since = now if moving else still_since
             if now.seconds_since(still_since) > SETTLING_S or now.seconds_since(began) > LONGEST_MOVE_S:
-                await self._halt()
                 raise DeviceFailed(
                     f"{self._name} did not reach its target: it stands at {_shown(reached)}, {miss_m:g} m from "
                     f"{_shown(target)} (at most {self._tolerance_m:g} m is allowed) and "
-                    f"{'still moves' if moving else 'does not move'}; it was stopped: look for an obstacle, "
+                    f"{'still moves' if moving else 'does not move'}; it is stopped: look for an obstacle, "
                     "joystick or limit, then move again"
                 )
             await self._clock.sleep(POLL_S)
@@ -222,6 +207,15 @@ class Gcs2Stage:
                 return
             await asyncio.sleep(POLL_S)
         raise DeviceFailed(f"{self._name} still moves after it was stopped: use its emergency stop")
+
+    async def _abandon(self) -> None:
+        """Stop after another failure, which is the one to tell; on a fresh port when the old one broke."""
+        try:
+            if not self._connection.in_step:
+                await self._connection.open(STOP)
+            await self._halt()
+        except DeviceFailed as failure:
+            log.critical("%s may still move, use its emergency stop: %s", self._name, failure)
 
     async def _command(self, command: str) -> None:
         """Send what has no answer of its own, and ask at once whether it was accepted."""
@@ -289,7 +283,9 @@ def _shown(position: StagePosition) -> str:
 
 
 def _target(axis: PiAxis, position_m: float) -> str:
-    return f"{axis.name} {position_m * axis.units_per_m:.9g}"
+    """To a millionth of the axis's unit, and never as a power of ten, which not every controller reads."""
+    number = f"{position_m * axis.units_per_m:.6f}".rstrip("0").rstrip(".")
+    return f"{axis.name} {'0' if number == '-0' else number}"
 
 
 def _number(text: str) -> float:

@@ -24,7 +24,6 @@ from acquisition.devices import (
 from acquisition.errors import BadInput
 from acquisition.instrument import Instrument
 from hardware_drivers.bronkhorst import BronkhorstFlowController
-from hardware_drivers.connection import Connection
 from hardware_drivers.gcs2 import Gcs2Stage, PiAxis
 from hardware_drivers.mnemonic_gauge import MnemonicGauge
 from hardware_drivers.ostech import OsTechLaserHeater
@@ -100,8 +99,7 @@ class PiStageEntry(_Entry):
 
     def build(self, means: Means) -> Stage:
         axes = {name: PiAxis(axis, means.stage_axis, self.units_per_m) for name, axis in self.axes.items()}
-        connection = Connection(self.address, baud=self.baud)
-        return Gcs2Stage("stage", connection, axes, means.clock, self.tolerance_m)
+        return Gcs2Stage("stage", self.address, means.clock, axes, tolerance_m=self.tolerance_m, baud=self.baud)
 
 
 class OsTechEntry(_Entry):
@@ -135,7 +133,7 @@ class MnemonicGaugeEntry(_Entry):
     channel: Annotated[int, Field(ge=1, le=6)] = 1
 
     def build(self, means: Means) -> PressureGauge:
-        return MnemonicGauge("gauge", Connection(self.address), self.technology, means.clock, self.channel)
+        return MnemonicGauge("gauge", self.address, means.clock, self.technology, channel=self.channel)
 
 
 class BronkhorstEntry(_Entry):
@@ -149,8 +147,8 @@ class BronkhorstEntry(_Entry):
     def build(self, means: Means) -> MassFlowController:
         if self.gas not in means.flows:
             raise BadInput(f"no flow limit is given for {self.gas}: add limits.flow_sccm.{self.gas}")
-        bus = means.shared(BronkhorstBus, self.address, lambda: BronkhorstBus(Connection(self.address, baud=38400)))
-        return BronkhorstFlowController(self.gas, bus, self.gas, means.flows[self.gas], means.clock, self.node)
+        bus = means.shared(BronkhorstBus, self.address, lambda: BronkhorstBus(self.address))
+        return BronkhorstFlowController(self.gas, bus, means.clock, self.gas, means.flows[self.gas], node=self.node)
 
 
 Detectors = SharkSemDetectorEntry

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 Technology = Literal["capacitance", "pirani"]
 
+ANSWERS_WITHIN_S = 0.5
 ACK, NAK, ENQ, ETX, END = b"\x06", b"\x15", b"\x05", b"\x03", b"\r\n"
 MEASUREMENT = re.compile(r"(\d),([+-]?\d\.\d+E[+-]\d{1,2})")
 IDENTIFIERS = re.compile(r"[A-Za-z0-9/ ]+(,[A-Za-z0-9/ ]+)*")
@@ -47,7 +48,7 @@ ABSENT_TYPES = ("nosen", "noid", "no sensor", "no ident")
 
 
 class MnemonicGauge:
-    """One gauge of a controller, on serial (9600 8N1) or TCP (port 8000); `channel` counts from 1.
+    """One gauge of a controller, on serial (8N1) or TCP (`socket://host:8000`); `channel` counts from 1.
 
     `technology` is what the user says; where the controller tells its gauge's type (`TID`) that must agree, at connect
     and whenever a gauge was missing, or `DeviceFailed` is raised. Unit (`UNI`) and pressure are read together, so that
@@ -56,10 +57,18 @@ class MnemonicGauge:
     """
 
     def __init__(
-        self, name: str, connection: Connection, technology: Technology, clock: Clock, channel: int = 1
+        self,
+        name: str,
+        address: str,
+        clock: Clock,
+        technology: Technology,
+        *,
+        channel: int = 1,
+        baud: int = 9600,
+        timeout_s: float = ANSWERS_WITHIN_S,
     ) -> None:
         self._name = name
-        self._connection = connection
+        self._connection = Connection(address, baud=baud, timeout_s=timeout_s)
         self._technology = technology
         self._clock = clock
         self._channel = channel
@@ -78,7 +87,7 @@ class MnemonicGauge:
 
     async def __aenter__(self) -> Self:
         self._verified = False
-        await self._connection.open(greeting=ETX)
+        await self._connection.open(ETX)
         try:
             self.identification = await self._ask("AYT", "PNR")
             self._unit = await self._ask_unit()

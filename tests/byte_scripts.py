@@ -20,9 +20,9 @@ class ScriptedConnection(Connection):
     def in_step(self) -> bool:
         return self._is_open
 
-    async def open(self, greeting: bytes = b"") -> None:
+    async def open(self, *greetings: bytes) -> None:
         self._is_open = True
-        if greeting:
+        for greeting in greetings:
             self._speak(Step(greeting, b""))
 
     async def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Mapping
@@ -14,8 +15,10 @@ MOL_PER_NORMAL_LITRE = 101325.0 * 1e-3 / (8.314462618 * 273.15)
 MOL_PER_S = {"mln/min": 1e-3 * MOL_PER_NORMAL_LITRE / 60, "ln/min": MOL_PER_NORMAL_LITRE / 60}
 WRITE_WITH_STATUS, WRITE, REQUEST = 0x01, 0x02, 0x04
 BYTE, INTEGER, LONG, STRING = 0x00, 0x20, 0x40, 0x60
-OK, UNKNOWN_PROCESS, UNKNOWN_PARAMETER, READ_ONLY = 0x00, 0x03, 0x04, 0x0D
+OK, UNKNOWN_PARAMETER, WRONG_VALUE, READ_ONLY = 0x00, 0x04, 0x06, 0x0D
+HARDWARE_ALARM = 0x80
 FULL_SCALE = 32000
+HIGHEST_SHARE = 1.31
 BUS_SETPOINT = 0
 MESSAGE = re.compile(rb":([0-9A-Fa-f]+)\r\n")
 
@@ -42,7 +45,10 @@ class EmulatedFlowController:
 
 
 class EmulatedBronkhorstBus:
-    """`nodes` by address. A node that is absent or silent answers nothing, as on the real bus."""
+    """`nodes` by address. A node that is absent or silent answers nothing, as on the real bus.
+
+    `Fault.OVER_RANGE` shows more flow than can be, `SENSOR` raises the hardware alarm, `REFUSING` takes no setpoint.
+    """
 
     def __init__(self, world: World, nodes: Mapping[int, EmulatedFlowController]) -> None:
         self._world = world
@@ -87,14 +93,15 @@ class EmulatedBronkhorstBus:
         return _framed(bytes([address, WRITE, process_back, index_back]) + value)
 
     def _values(self, node: EmulatedFlowController) -> dict[tuple[int, int], bytes]:
-        measure = round(FULL_SCALE * self._flow(node) / node.capacity)
+        share = self._flow(node) / node.capacity
+        measure = round(FULL_SCALE * min(max(share, 0.0), HIGHEST_SHARE)) if math.isfinite(share) else 0
         return {
-            (1, 0): struct.pack(">H", max(0, measure)),
+            (1, 0): struct.pack(">H", measure),
             (1, 1): struct.pack(">H", round(FULL_SCALE * node.setpoint / node.capacity)),
             (1, 4): bytes([node.control_mode]),
             (1, 13): struct.pack(">f", node.capacity),
             (1, 17): node.fluid.encode(),
-            (1, 20): bytes([node.alarm]),
+            (1, 20): bytes([HARDWARE_ALARM if self.fault is Fault.SENSOR else node.alarm]),
             (1, 31): node.unit.encode(),
             (33, 0): struct.pack(">f", self._flow(node)),
             (33, 3): struct.pack(">f", node.setpoint),
@@ -109,6 +116,8 @@ class EmulatedBronkhorstBus:
             setpoint = node.capacity * int(struct.unpack(">H", value)[0]) / FULL_SCALE
         else:
             return READ_ONLY if (process, number & 0x1F) in self._values(node) else UNKNOWN_PARAMETER
+        if self.fault is Fault.REFUSING:
+            return WRONG_VALUE
         if node.obeys:
             node.setpoint = setpoint
             self._world.set_flow(node.gas, setpoint * MOL_PER_S[node.unit])

@@ -13,6 +13,7 @@ MM_PER_M = 1e3
 SPEED_M_PER_S = 50e-6
 MOTION_STATUS, STOP_ALL = 0x05, 0x18
 NO_ERROR, SYNTAX, UNKNOWN_COMMAND, NOT_REFERENCED, OUT_OF_LIMITS, STOPPED, NO_SUCH_AXIS = 0, 1, 2, 5, 7, 10, 15
+JOYSTICK = 83
 
 
 @dataclass(slots=True)
@@ -30,8 +31,9 @@ class EmulatedAxis:
 class EmulatedGcs2:
     """`axes` by PI's axis names. `ignores_moves` accepts a move and stays where it is, without an error.
 
-    `error` is what `ERR?` tells next; `stalls` stops every axis half way, off its target and without an error.
-    `position_text` replaces what `POS?` tells. All may be set at any time.
+    `error` is what `ERR?` tells next; `stalls` stops every axis half way, off its target and without an error. All may
+    be set at any time. `Fault.OVER_RANGE` tells positions that no stage has, `NOT_READY` has lost the references, and
+    `REFUSING` refuses moves, as with an active joystick.
     """
 
     def __init__(self, world: World, axes: dict[str, EmulatedAxis] | None = None) -> None:
@@ -40,7 +42,6 @@ class EmulatedGcs2:
         self.error = NO_ERROR
         self.ignores_moves = False
         self.stalls = False
-        self.position_text: str | None = None
         self.fault = Fault.NONE
         self._began: Instant | None = None
         self._typed = b""
@@ -72,9 +73,9 @@ class EmulatedGcs2:
             return b""
         command, *arguments = words
         questions: dict[str, Callable[[EmulatedAxis], str]] = {
-            "POS?": lambda axis: self.position_text or f"{self._stands_m(axis) * MM_PER_M:.6f}",
+            "POS?": self._position,
             "ONT?": lambda axis: str(int(axis.servo and not self._moves(axis))),
-            "FRF?": lambda axis: str(int(axis.referenced)),
+            "FRF?": lambda axis: str(int(self._is_referenced(axis))),
             "SVO?": lambda axis: str(int(axis.servo)),
         }
         orders: dict[str, Callable[[list[str]], None]] = {
@@ -111,7 +112,9 @@ class EmulatedGcs2:
             return
         if not set(targets_mm) <= set(self.axes):
             self.error = NO_SUCH_AXIS
-        elif not all(self.axes[name].referenced and self.axes[name].servo for name in targets_mm):
+        elif self.fault is Fault.REFUSING:
+            self.error = JOYSTICK
+        elif not all(self._is_referenced(self.axes[name]) and self.axes[name].servo for name in targets_mm):
             self.error = NOT_REFERENCED
         elif any(abs(target) > self.axes[name].travel_mm for name, target in targets_mm.items()):
             self.error = OUT_OF_LIMITS
@@ -132,6 +135,14 @@ class EmulatedGcs2:
         for axis in [self.axes[name] for name in names if name in self.axes] or self.axes.values():
             axis.start_m = axis.target_m = self._stands_m(axis)
         self.error = STOPPED
+
+    def _position(self, axis: EmulatedAxis) -> str:
+        if self.fault is Fault.OVER_RANGE:
+            return "99999999"
+        return f"{self._stands_m(axis) * MM_PER_M:.6f}"
+
+    def _is_referenced(self, axis: EmulatedAxis) -> bool:
+        return axis.referenced and self.fault is not Fault.NOT_READY
 
     def _moves(self, axis: EmulatedAxis) -> bool:
         return self._stands_m(axis) != axis.target_m

@@ -10,6 +10,7 @@ ACK, NAK, ENQ, ETX = b"\x06\r\n", b"\x15\r\n", 0x05, 0x03
 PA_PER_UNIT = {0: 100.0, 1: 101325.0 / 760.0, 2: 1.0, 3: 101325.0 / 760e3, 4: 100.0, 5: 100.0}
 CAPACITANCE = ("CDG", "CMR")
 NO_ERROR, SYNTAX, PARAMETER, NO_HARDWARE = "0000", "0001", "0010", "0100"
+FAULT_STATUSES = {Fault.UNDER_RANGE: 1, Fault.OVER_RANGE: 2, Fault.SENSOR: 3, Fault.NOT_READY: 4}
 IDENTIFICATION = "VGC502,398-482,100,1.10,1.0"
 FIRMWARE = "302-510-A"
 
@@ -18,7 +19,8 @@ class EmulatedMnemonicGauge:
     """`gauges` are the types on its channels, as `TID` tells them; every one of them looks at the world's chamber.
 
     `unit` is a code of `UNI`, `status` (when not None) replaces the measurement status, `pressure_text` the value sent,
-    and `unknown` holds mnemonics that this controller lacks. All may be set at any time.
+    and `unknown` holds mnemonics that this controller lacks. All may be set at any time. `Fault.UNDER_RANGE`,
+    `OVER_RANGE`, `SENSOR` and `NOT_READY` (switched off) are statuses, and `REFUSING` answers all with NAK.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class EmulatedMnemonicGauge:
     def _data(self, message: str) -> str:
         mnemonic, *parameters = message.split(",")
         channel = int(mnemonic[2]) if mnemonic[:2] == "PR" and mnemonic[2:].isdigit() and len(mnemonic) == 3 else None
-        if mnemonic in self.unknown:
+        if mnemonic in self.unknown or self.fault is Fault.REFUSING:
             return SYNTAX
         if channel is not None:
             present = 1 <= channel <= len(self.gauges)
@@ -82,8 +84,9 @@ class EmulatedMnemonicGauge:
         gauge = self.gauges[at]
         absent = gauge.startswith("no")
         pressure_pa = 2.0 if absent else min(self._indicated_pa(gauge), self.full_scale_pa)
-        over = self.fault is Fault.OVER_RANGE or (not absent and self._indicated_pa(gauge) > self.full_scale_pa)
+        over = not absent and self._indicated_pa(gauge) > self.full_scale_pa
         status = self.status if self.status is not None else 5 if absent else 2 if over else 0
+        status = FAULT_STATUSES.get(self.fault, status)
         text = f"{pressure_pa / PA_PER_UNIT[self.unit]:+.4E}" if self.pressure_text is None else self.pressure_text
         return f"{status},{text}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ import claims
 from acquisition.devices import Limits, MassFlowController
 from acquisition.errors import LimitExceeded
 from hardware_drivers.bronkhorst import BronkhorstBus, BronkhorstFlowController
-from hardware_drivers.connection import Connection
 from hardware_drivers.emulators.bronkhorst import EmulatedBronkhorstBus, EmulatedFlowController
 from hardware_drivers.emulators.line import Line
 from hardware_drivers.simulated import SimulatedMassFlowController, World
@@ -45,9 +45,9 @@ async def bronkhorst(world: World) -> AsyncIterator[Rig]:
         3: EmulatedFlowController("oxygen", "O2", 200.0),
         4: EmulatedFlowController("hydrogen", "H2", 0.5, "ln/min"),
     }
-    async with Line(EmulatedBronkhorstBus(world, nodes)) as line:
-        bus = BronkhorstBus(Connection(line.address))
-        controller = BronkhorstFlowController("oxygen_flow", bus, "oxygen", LIMITS, world.clock, node=3)
+    async with Line(EmulatedBronkhorstBus(world, nodes), terminal=os.name == "posix") as line:
+        bus = BronkhorstBus(line.address)
+        controller = BronkhorstFlowController("oxygen_flow", bus, world.clock, "oxygen", LIMITS, node=3)
         yield Rig(controller, lambda: world.flow_mol_per_s("oxygen"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ import pytest
 
 import claims
 from acquisition.devices import PressureGauge
-from hardware_drivers.connection import Connection
 from hardware_drivers.emulators.line import Line
 from hardware_drivers.emulators.mnemonic_gauge import EmulatedMnemonicGauge
 from hardware_drivers.mnemonic_gauge import MnemonicGauge
@@ -41,8 +41,8 @@ async def simulated(world: World) -> AsyncIterator[Rig]:
 
 @asynccontextmanager
 async def mnemonics(world: World) -> AsyncIterator[Rig]:
-    async with Line(EmulatedMnemonicGauge(world, full_scale_pa=1333.0)) as line:
-        yield Rig(MnemonicGauge("gauge", Connection(line.address), "capacitance", world.clock), filling(world))
+    async with Line(EmulatedMnemonicGauge(world, full_scale_pa=1333.0), terminal=os.name == "posix") as line:
+        yield Rig(MnemonicGauge("gauge", line.address, world.clock, "capacitance"), filling(world))
 
 
 RIGS: dict[str, Callable[[World], AbstractAsyncContextManager[Rig]]] = {"simulated": simulated, "mnemonics": mnemonics}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
@@ -12,7 +13,6 @@ import pytest
 import claims
 from acquisition.devices import Limits, Stage, StagePosition
 from acquisition.errors import LimitExceeded
-from hardware_drivers.connection import Connection
 from hardware_drivers.emulators.gcs2 import EmulatedGcs2
 from hardware_drivers.emulators.line import Line
 from hardware_drivers.emulators.sharksem import SharkSemEmulator
@@ -32,8 +32,8 @@ def simulated(world: World) -> AbstractAsyncContextManager[Stage]:
 @asynccontextmanager
 async def gcs2(world: World) -> AsyncIterator[Stage]:
     axes = {axis: PiAxis(name, box) for axis, name, box in zip("xyz", "123", BOX, strict=True)}
-    async with Line(EmulatedGcs2(world)) as line:
-        yield Gcs2Stage("stage", Connection(line.address), axes, world.clock)
+    async with Line(EmulatedGcs2(world), terminal=os.name == "posix") as line:
+        yield Gcs2Stage("stage", line.address, world.clock, axes)
 
 
 @asynccontextmanager

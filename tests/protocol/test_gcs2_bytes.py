@@ -37,7 +37,9 @@ def still(*positions_mm: bytes) -> Script:
 
 def stage(connection: Connection) -> Gcs2Stage:
     axes = {"x": PiAxis("1", BOX), "y": PiAxis("2", BOX)}
-    return Gcs2Stage("stage", connection, axes, VirtualClock())
+    stage = Gcs2Stage("stage", connection.address, VirtualClock(), axes)
+    stage._connection = connection
+    return stage
 
 
 async def test_move_is_sent_in_millimetres_and_verified() -> None:
@@ -81,9 +83,24 @@ async def test_target_beyond_a_limit_or_of_a_missing_axis_sends_nothing(target: 
     ("error", "meaning"), [(b"7", "out of the controller's limits"), (b"5", "servo is off"), (b"999", "manual")]
 )
 async def test_refused_move_is_told_in_words(error: bytes, meaning: str) -> None:
-    refused = *CONNECTING, *PREPARING, (b"MOV 1 1 2 0\nERR?\n", error + b"\n"), *STOPPING
+    refused = *CONNECTING, *PREPARING, (b"MOV 1 1 2 0\nERR?\n", error + b"\n"), *STOPPING, *STOPPING
     async with scripted(*refused) as connection, stage(connection) as connected:
         with pytest.raises(DeviceFailed, match=f"refused MOV 1 1 2 0: error {error.decode()}, .*{meaning}"):
+            await connected.move(StagePosition(1e-3, 0.0))
+
+
+@pytest.mark.parametrize(("x_m", "text"), [(20e-9, b"0.00002"), (-1e-12, b"0"), (-2.5e-3, b"-2.5")])
+async def test_targets_are_plain_decimals(x_m: float, text: bytes) -> None:
+    move = *PREPARING, (b"MOV 1 " + text + b" 2 0\nERR?\n", b"0\n"), *still(text, b"0")
+    async with scripted(*CONNECTING, *move, *STOPPING) as connection, stage(connection) as connected:
+        assert (await connected.move(StagePosition(x_m, 0.0))).x_m == pytest.approx(x_m, abs=1e-11)
+
+
+async def test_nonsense_during_a_move_stops_it() -> None:
+    lost = (b"\x05", b"1\n"), *of_axes(b"ONT?", b"0", b"?"), *STOPPING
+    move = *PREPARING, (b"MOV 1 1 2 0\nERR?\n", b"0\n"), *lost
+    async with scripted(*CONNECTING, *move, *STOPPING) as connection, stage(connection) as connected:
+        with pytest.raises(DeviceFailed, match="to ONT"):
             await connected.move(StagePosition(1e-3, 0.0))
 
 
@@ -104,7 +121,7 @@ async def test_what_is_no_position_fails(answer: bytes) -> None:
 
 def test_axis_that_is_none_of_the_stage_is_refused() -> None:
     with pytest.raises(BadInput, match="u"):
-        Gcs2Stage("stage", Connection("socket://nowhere:1"), {"u": PiAxis("1", BOX)}, VirtualClock())  # type: ignore[dict-item]
+        Gcs2Stage("stage", "COM3", VirtualClock(), {"u": PiAxis("1", BOX)})  # type: ignore[dict-item]
 
 
 async def test_emulator_speaks_as_the_manual_tells() -> None:

@@ -33,7 +33,9 @@ def connecting(unit: bytes = b"0", gauges: bytes = b"CDG") -> Script:
 
 
 def gauge(connection: Connection, channel: int = 1) -> MnemonicGauge:
-    return MnemonicGauge("gauge", connection, "capacitance", SystemClock(), channel)
+    gauge = MnemonicGauge("gauge", connection.address, SystemClock(), "capacitance", channel=channel)
+    gauge._connection = connection
+    return gauge
 
 
 async def reading(*script: tuple[bytes, bytes], channel: int = 1) -> Reading:
