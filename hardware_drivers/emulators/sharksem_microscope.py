@@ -201,7 +201,8 @@ class Microscope:
             half = (len(chunk.pixels) + 1) // 2
             chunk = Chunk(chunk.frame, chunk.channel, chunk.first_pixel + half, chunk.pixels[half:])
         if self.fault is SharkSemFault.REPEATED_CHUNK:
-            await self._send(Chunk(chunk.frame, chunk.channel, chunk.first_pixel, 0 * chunk.pixels))
+            early = np.zeros(len(chunk.pixels) // 2, np.uint16)
+            await self._send(Chunk(chunk.frame, chunk.channel, chunk.first_pixel, early))
         await self._send(chunk)
 
     # Stage

@@ -16,6 +16,8 @@ from acquisition.errors import MessageRejected
 
 HEADER_BYTES = 32
 LONGEST_COMMAND = 15
+DIGITS = 12
+"""Of a float that is sent; all 17 would only spell out what 0.4 is in binary."""
 MOST_REPLY_BYTES = 1 << 20
 MOST_DATA_BYTES = 1 << 25
 
@@ -167,7 +169,7 @@ def _encode(argument: Argument, rounded_counts: bool) -> bytes:
     if isinstance(argument, int):
         return (_SIGNED if argument < 0 else _UNSIGNED).pack(argument)
     if isinstance(argument, float):
-        data = f"{argument!r}\0".encode("ascii")
+        data = f"{float(f'{argument:.{DIGITS}g}')}\0".encode("ascii")
     elif isinstance(argument, str):
         data = f"{argument}\0".encode()
     elif isinstance(argument, bytes):
