@@ -32,11 +32,10 @@ from hardware_drivers.sharksem.column import (
 )
 from hardware_drivers.sharksem.message import Body
 from hardware_drivers.sharksem.scan import FrameLost, ScanAssembly
-from hardware_drivers.sharksem.segments import SEGMENT_PATTERN, find_segments
+from hardware_drivers.sharksem.segments import SEGMENT_PATTERN, ask_segments, select_segments
 
 log = logging.getLogger(__name__)
 
-BITS = 16
 FULL_SCALE = np.iinfo(np.uint16).max
 SILENCE_S = 5.0
 """Chunks come every 50 ms while a scan runs."""
@@ -75,7 +74,8 @@ class SharkSemDetector:
         self._width_px = self._height_px = 512
         self._view_field_m: float | None = None
         self._detectors: list[int] = []
-        self._entered = self._armed = self._scanning = False
+        self._entered_at: int | None = None
+        self._armed = self._scanning = False
         self._frame_numbers = itertools.count(1)
         self._assembly: ScanAssembly | None = None
         self._frames_lost = 0
@@ -94,19 +94,22 @@ class SharkSemDetector:
         await self._session.__aenter__()
         try:
             await self._session.order("ScStopScan")
-            self._detectors = await self._ask_segments()
+            names = [segment.name for segment in self._instrument.detector.segments]
+            self._detectors = await ask_segments(self._session, names, self._pattern)
         except BaseException:
             await self._session.__aexit__(None, None, None)
             raise
-        self._entered = True
+        self._entered_at = self._session.connects
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._entered:
+        if self._entered_at is None:
             return
-        self._armed = self._entered = False
+        self._armed, self._entered_at = False, None
+        if self._assembly is not None:
+            self._assembly.fail(DeviceFailed(f"{self.name} was disconnected amid its scan"))
         try:
             await self._session.order("ScStopScan")
         except DeviceFailed as failure:
@@ -125,10 +128,10 @@ class SharkSemDetector:
             raise RequestRefused(f"{self.name} is scanning; stop it before configuring", permitted=("stop",))
         self._size_limits.check(scan.width_px, f"{self.name} width_px")
         self._size_limits.check(scan.height_px, f"{self.name} height_px")
-        if scan.dwell_time_s is not None:
-            DWELL_TIME_S.check(scan.dwell_time_s, f"{self.name} dwell_time_s")
-        dwell_time_s = round(1e9 * (scan.dwell_time_s or self._instrument.beam.dwell_time_s)) / 1e9
-        asked = self._instrument.with_scan(pixel_size_m=scan.pixel_size_m, dwell_time_s=dwell_time_s)
+        dwell_time_s = self._instrument.beam.dwell_time_s if scan.dwell_time_s is None else scan.dwell_time_s
+        DWELL_TIME_S.check(dwell_time_s, f"{self.name} dwell_time_s")
+        whole_ns_s = round(1e9 * dwell_time_s) / 1e9
+        asked = self._instrument.with_scan(pixel_size_m=scan.pixel_size_m, dwell_time_s=whole_ns_s)
         column = await read_column(self._session)
         self._require_usable(column)
         pixel_size_m = await self._settle_pixel_size(scan, column)
@@ -152,15 +155,7 @@ class SharkSemDetector:
         await self._require_no_protection()
         await self._session.order("GUISetScanning", 0)
         await self._session.order("ScStopScan")
-        for channel, detector in enumerate(self._detectors):
-            await self._session.order("DtSelect", channel, detector)
-            await self._session.order("DtEnable", channel, 1, BITS)
-            selected = await self._session.ask("DtGetSelected", channel, answer=Body.integer)
-            if selected != detector:
-                raise DeviceFailed(
-                    f"{self.name}: channel {channel} stays on detector {selected} and does not take {detector}; "
-                    "is the detector inserted and switched on at the microscope?"
-                )
+        await select_segments(self._session, self._detectors)
         self._armed = True
 
     async def exposures(self, count: int | None) -> AsyncIterator[Exposure]:
@@ -182,6 +177,10 @@ class SharkSemDetector:
                     lost_in_a_row += 1
                     self._lose(loss, lost_in_a_row)
                     continue
+                except TimeoutError as silence:
+                    raise self._session.lose(f"sends no image data on the port after its own ({silence})") from None
+                if not self._armed:
+                    return
                 lost_in_a_row = 0
                 yield exposure
                 left = None if left is None else left - 1
@@ -193,7 +192,7 @@ class SharkSemDetector:
         self._armed = False
         if self._assembly is not None:
             self._assembly.fail(FrameLost("the scan was stopped"))
-        if self._entered:
+        if self._entered_at is not None:
             await self._session.order("ScStopScan")
 
     async def read(self) -> Readings:
@@ -214,15 +213,6 @@ class SharkSemDetector:
             "frames_lost": self._reading(self._frames_lost),
         }
 
-    async def _ask_segments(self) -> list[int]:
-        """The microscope's number of each segment's detector, in the order of the instrument file."""
-        names = [segment.name for segment in self._instrument.detector.segments]
-        numbers = find_segments(names, await self._session.ask("DtEnumDetectors", answer=Body.text), self._pattern)
-        channels = await self._session.ask("DtGetChannels", answer=Body.integer)
-        if channels < len(names):
-            raise DeviceFailed(f"{self.name}: the microscope has {channels} channels for {len(names)} segments")
-        return numbers
-
     async def _settle_pixel_size(self, scan: ScanRequest, column: Column) -> float:
         """A magnification that someone changed at the microscope stays, where the request leaves it open."""
         if scan.pixel_size_m is not None:
@@ -238,7 +228,8 @@ class SharkSemDetector:
         return wanted_m if _same(settled_m, view_field_m) else settled_m / scan.width_px
 
     async def _expose(self) -> Exposure:
-        """One scan, stopped whatever happens. Raises `FrameLost` for a gap or a stop, and `DeviceFailed`."""
+        """One scan, stopped whatever happens. Raises `FrameLost` for a gap or a stop, `TimeoutError`, `DeviceFailed`."""
+        self._require_entered()
         frame = next(self._frame_numbers)
         self._assembly = assembly = ScanAssembly(frame, len(self._detectors), self._height_px, self._width_px)
         start = self._clock.now()
@@ -247,18 +238,13 @@ class SharkSemDetector:
                 await self._start_scan(frame)
                 await assembly.finished(SILENCE_S)
                 end = self._clock.now()
-        except TimeoutError:
-            raise self._session.lose(
-                f"sends no image data of frame {frame} for {SILENCE_S:g} s ({assembly.told}) on the port after its "
-                "control port"
-            ) from None
         finally:
             self._assembly = None
             await self._end_scan()
         if trouble := beam_trouble(await read_beam(self._session)):
             raise DeviceFailed(f"{self.name}: amid the scan, {trouble}")
         await self._require_no_protection()
-        saturated = bool((assembly.images == FULL_SCALE).any())
+        saturated = bool(assembly.images.max() == FULL_SCALE)
         return Exposure(
             images=assembly.images,
             start=start,
@@ -295,8 +281,10 @@ class SharkSemDetector:
             )
 
     def _require_entered(self) -> None:
-        if not self._entered:
+        if self._entered_at is None:
             raise DeviceFailed(f"{self.name} is not connected; enter it first (async with)")
+        if self._entered_at != self._session.connects:
+            raise DeviceFailed(f"{self.name}: its connection was lost and built anew; enter it again (async with)")
 
     def _require_usable(self, column: Column) -> None:
         if trouble := beam_trouble(column.beam):

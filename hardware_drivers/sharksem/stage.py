@@ -49,7 +49,8 @@ class SharkSemStage:
         self._tolerance_m = tolerance_m
         self._longest_move_s = longest_move_s
         self._clock = clock or SystemClock()
-        self._entered = self._moving = self._stopped = False
+        self._entered_at: int | None = None
+        self._moving = self._stopped = False
 
     @property
     def name(self) -> str:
@@ -63,15 +64,15 @@ class SharkSemStage:
         except BaseException:
             await self._session.__aexit__(None, None, None)
             raise
-        self._entered = True
+        self._entered_at = self._session.connects
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._entered:
+        if self._entered_at is None:
             return
-        self._entered, self._stopped = False, True
+        self._entered_at, self._stopped = None, True
         try:
             await self._halt()
         finally:
@@ -109,7 +110,7 @@ class SharkSemStage:
     async def stop(self) -> None:
         """Raises `DeviceFailed` when the microscope cannot be told; its watchdog then stops the stage."""
         self._stopped = True
-        if self._entered:
+        if self._entered_at is not None:
             await self._session.order("StgStop")
 
     async def read(self) -> Readings:
@@ -140,6 +141,7 @@ class SharkSemStage:
         goal_mm = (MM_PER_M * target.x_m, MM_PER_M * target.y_m, MM_PER_M * target.z_m)
         await self._session.order("StgMoveTo", *map(float, goal_mm))
         began, seen_moving = time.monotonic(), False
+        way_m = _distance_m(start, target)
         while True:
             await asyncio.sleep(POLL_S)
             taken_s = time.monotonic() - began
@@ -151,7 +153,8 @@ class SharkSemStage:
                 continue
             if seen_moving or self._stopped or taken_s > START_S:
                 return
-            if _distance_m(await self._position(), target) <= self._tolerance_m:
+            # A short move that has not begun yet is near its target too.
+            if _distance_m(await self._position(), target) <= min(self._tolerance_m, 0.1 * way_m):
                 return
 
     def _verify(self, start: StagePosition, reached: StagePosition, target: StagePosition) -> None:
@@ -178,8 +181,10 @@ class SharkSemStage:
         return await self._session.ask("StgIsBusy", answer=Body.integer) != 0
 
     def _require_entered(self) -> None:
-        if not self._entered:
+        if self._entered_at is None:
             raise DeviceFailed(f"{self.name} is not connected; enter it first (async with)")
+        if self._entered_at != self._session.connects:
+            raise DeviceFailed(f"{self.name}: its connection was lost and built anew; enter it again (async with)")
 
 
 def _axes(body: Body) -> tuple[float, ...]:

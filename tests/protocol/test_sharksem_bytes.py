@@ -14,6 +14,7 @@ from acquisition.devices import StagePosition
 from acquisition.errors import BadInput, DeviceFailed, MessageRejected
 from hardware_drivers.sharksem import SharkSemSession
 from hardware_drivers.sharksem.message import Body, Chunk, Flags, Header, encode_body, encode_message
+from hardware_drivers.sharksem.scan import ScanAssembly
 
 DETECTORS = "".join(f"det.{n}.name=BSE Q{n}\ndet.{n}.detector={n + 3}\n" for n in range(1, 5))
 ANSWERS: Mapping[str, bytes] = {
@@ -139,9 +140,17 @@ def test_chunk_has_frame_channel_first_pixel_bits_and_bytes() -> None:
     assert chunk.encode() == body
 
 
-def test_pixels_of_eight_bits_are_rejected() -> None:
-    with pytest.raises(MessageRejected, match="8 bits"):
-        Chunk.decode(bytes.fromhex("09000000 02000000 00000000 08000000 04000000 01020304"))
+def test_pixels_of_eight_bits_are_let_be_on_channels_of_others_alone() -> None:
+    chunk = Chunk.decode(bytes.fromhex("09000000 02000000 00000000 08000000 04000000 01020304"))
+    assert chunk.pixels.tolist() == [1, 2, 3, 4]
+    ScanAssembly(9, channels=2, height_px=2, width_px=2).take(chunk)
+    with pytest.raises(MessageRejected, match="16 bits"):
+        ScanAssembly(9, channels=3, height_px=2, width_px=2).take(chunk)
+
+
+def test_pixels_of_other_bits_are_rejected() -> None:
+    with pytest.raises(MessageRejected, match="12 bits"):
+        Chunk.decode(bytes.fromhex("09000000 02000000 00000000 0c000000 04000000 01020304"))
 
 
 async def test_session_opens_in_the_order_told_and_closes_data_first() -> None:

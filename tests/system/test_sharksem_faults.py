@@ -161,7 +161,7 @@ async def test_devices_leave_and_enter_the_shared_session_alone(
     assert session.state == "away"
 
 
-async def test_lost_session_is_rebuilt_under_the_others(
+async def test_session_rebuilt_by_another_device_is_to_be_entered_again(
     emulator: SharkSemEmulator, session: SharkSemSession, detector: SharkSemDetector, stage: SharkSemStage
 ) -> None:
     emulator.fault = Fault.UNPLUGGED
@@ -170,7 +170,12 @@ async def test_lost_session_is_rebuilt_under_the_others(
     emulator.fault = Fault.NONE
     await stage.__aexit__(None, None, None)
     async with stage:
-        assert len(await scanned(detector)) == 1
+        for told in (detector.read(), detector.arm()):
+            with pytest.raises(DeviceFailed, match="built anew; enter it again"):
+                await told
+        await detector.__aexit__(None, None, None)
+        async with detector:
+            assert len(await scanned(detector)) == 1
 
 
 @pytest.mark.parametrize(("version", "rounded"), [("2.0.22", False), ("3.2.20", True), ("4.1", True)])
@@ -180,6 +185,17 @@ async def test_protocol_versions_and_both_ways_of_counting_serve(version: str, r
             assert len(await scanned(detector)) == 1
             assert (await detector.read())["infrared_protection"].value == 0
         assert ("DtStateGet" in emulator.received) == (version != "2.0.22")
+
+
+async def test_leaving_amid_a_frame_fails_it_and_stops_the_scan(
+    emulator: SharkSemEmulator, detector: SharkSemDetector, stage: SharkSemStage
+) -> None:
+    waiting = await scanning_long(detector, emulator)
+    await detector.__aexit__(None, None, None)
+    with pytest.raises(DeviceFailed, match="disconnected amid its scan"):
+        await waiting
+    assert not emulator.microscope.scanning
+    assert (await stage.read())["x_m"].valid, "the session is still the stage's"
 
 
 # What the scan does
@@ -239,7 +255,7 @@ async def test_silent_data_line_is_told_and_mended_by_entering_again(
 ) -> None:
     monkeypatch.setattr(detector_module, "SILENCE_S", 1.0)
     emulator.fault = Fault.NO_DATA
-    with pytest.raises(DeviceFailed, match="no image data of frame 1"):
+    with pytest.raises(DeviceFailed, match=r"no image data .*of frame 1, \[0, 0, 0, 0\] of 960 pixels"):
         await scanned(detector)
     with pytest.raises(DeviceFailed, match="no image data"):
         await detector.read()
