@@ -26,6 +26,8 @@ from hardware_drivers.sharksem.message import (
 )
 from hardware_drivers.simulated.world import World
 
+__all__ = ["SharkSemEmulator", "SharkSemFault"]
+
 HOST = "127.0.0.1"
 PATIENCE_S = 10.0
 SLOW_S = 3.0

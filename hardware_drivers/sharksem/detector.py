@@ -7,13 +7,11 @@ import logging
 import math
 import re
 from collections.abc import AsyncIterator
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
-from acquisition.clock import Clock, SystemClock
-from acquisition.devices import Limits, Reading, Readings, ScanRequest
+from acquisition.clock import Clock
+from acquisition.devices import Limits, Readings, ScanRequest
 from acquisition.errors import DeviceFailed, RequestRefused
 from acquisition.frames import Exposure
 from acquisition.instrument import Instrument
@@ -30,6 +28,7 @@ from hardware_drivers.sharksem.column import (
     read_column,
     set_view_field,
 )
+from hardware_drivers.sharksem.device import SharkSemDevice
 from hardware_drivers.sharksem.message import Body
 from hardware_drivers.sharksem.scan import FrameLost, ScanAssembly
 from hardware_drivers.sharksem.segments import SEGMENT_PATTERN, ask_segments, select_segments
@@ -45,7 +44,7 @@ SAME = 1e-4
 """Relative difference below which a number read back is the one that was set: it travels as text."""
 
 
-class SharkSemDetector:
+class SharkSemDetector(SharkSemDevice):
     """Segments are found by name: the microscope's `BSE Q1` is segment `Q1` (or `BSE Q1`) of the instrument file.
 
     `pattern` is a regular expression with a group `segment` that the whole name must match. `size_limits` bound width
@@ -65,57 +64,22 @@ class SharkSemDetector:
         pattern: str = SEGMENT_PATTERN,
         clock: Clock | None = None,
     ) -> None:
-        self._name = name
-        self._session = session
+        super().__init__(name, session, clock)
         self._instrument = instrument
         self._size_limits = size_limits
         self._pattern = re.compile(pattern)
-        self._clock = clock or SystemClock()
         self._width_px = self._height_px = 512
         self._view_field_m: float | None = None
         self._detectors: list[int] = []
-        self._entered_at: int | None = None
         self._armed = self._scanning = False
         self._frame_numbers = itertools.count(1)
         self._assembly: ScanAssembly | None = None
         self._frames_lost = 0
 
     @property
-    def name(self) -> str:
-        return self._name
-
-    @property
     def frames_lost(self) -> int:
         """Frames that had a gap, since the start."""
         return self._frames_lost
-
-    async def __aenter__(self) -> Self:
-        """Raises `DeviceFailed`, also when a segment of the instrument file is not among the microscope's detectors."""
-        await self._session.__aenter__()
-        try:
-            await self._session.order("ScStopScan")
-            names = [segment.name for segment in self._instrument.detector.segments]
-            self._detectors = await ask_segments(self._session, names, self._pattern)
-        except BaseException:
-            await self._session.__aexit__(None, None, None)
-            raise
-        self._entered_at = self._session.connects
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._entered_at is None:
-            return
-        self._armed, self._entered_at = False, None
-        if self._assembly is not None:
-            self._assembly.fail(DeviceFailed(f"{self.name} was disconnected amid its scan"))
-        try:
-            await self._session.order("ScStopScan")
-        except DeviceFailed as failure:
-            log.warning("%s: left without knowing that its scan is stopped: %s", self.name, failure)
-        finally:
-            await self._session.__aexit__(kind, error, trace)
 
     async def configure(self, scan: ScanRequest) -> Instrument:
         """Set the view field, and read the column. A pixel size that the optics cannot give becomes the nearest.
@@ -147,9 +111,11 @@ class SharkSemDetector:
     async def arm(self) -> None:
         """Take the scan from the microscope's own window and put the segments on channels 0, 1, ...
 
-        Raises `RequestRefused` without a beam, and `DeviceFailed`, also under infrared protection.
+        Raises `RequestRefused` while scanning or without a beam, and `DeviceFailed`, also under infrared protection.
         """
         self._require_entered()
+        if self._scanning:
+            raise RequestRefused(f"{self.name} is scanning already", permitted=("stop",))
         if trouble := beam_trouble(await read_beam(self._session)):
             raise RequestRefused(f"{self.name}: {trouble}")
         await self._require_no_protection()
@@ -192,7 +158,7 @@ class SharkSemDetector:
         self._armed = False
         if self._assembly is not None:
             self._assembly.fail(FrameLost("the scan was stopped"))
-        if self._entered_at is not None:
+        if self._entered:
             await self._session.order("ScStopScan")
 
     async def read(self) -> Readings:
@@ -213,6 +179,18 @@ class SharkSemDetector:
             "frames_lost": self._reading(self._frames_lost),
         }
 
+    async def _set_up(self) -> None:
+        """Raises `DeviceFailed` also when a segment of the instrument file is not among the microscope's detectors."""
+        await self._session.order("ScStopScan")
+        names = [segment.name for segment in self._instrument.detector.segments]
+        self._detectors = await ask_segments(self._session, names, self._pattern)
+
+    async def _rest(self) -> None:
+        self._armed = False
+        if self._assembly is not None:
+            self._assembly.fail(DeviceFailed(f"{self.name} was disconnected amid its scan"))
+        await self._session.order("ScStopScan")
+
     async def _settle_pixel_size(self, scan: ScanRequest, column: Column) -> float:
         """A magnification that someone changed at the microscope stays, where the request leaves it open."""
         if scan.pixel_size_m is not None:
@@ -228,7 +206,7 @@ class SharkSemDetector:
         return wanted_m if _same(settled_m, view_field_m) else settled_m / scan.width_px
 
     async def _expose(self) -> Exposure:
-        """One scan, stopped whatever happens. Raises `FrameLost` for a gap or a stop, `TimeoutError`, `DeviceFailed`."""
+        """One scan, stopped in any case. Raises `FrameLost` for a gap or a stop, `TimeoutError` for silence."""
         self._require_entered()
         frame = next(self._frame_numbers)
         self._assembly = assembly = ScanAssembly(frame, len(self._detectors), self._height_px, self._width_px)
@@ -273,18 +251,12 @@ class SharkSemDetector:
 
     def _lose(self, loss: FrameLost, in_a_row: int) -> None:
         self._frames_lost += 1
-        log.warning("%s: a frame is lost, the %d. in all: %s", self.name, self._frames_lost, loss)
+        log.warning("%s: a frame is lost (%d so far): %s", self.name, self._frames_lost, loss)
         if in_a_row >= MOST_LOST_IN_A_ROW:
             raise DeviceFailed(
                 f"{self.name}: {in_a_row} frames in a row were lost ({loss}); is the network to "
                 f"{self._session.address} too slow for this scan, or the microscope's computer too busy?"
             )
-
-    def _require_entered(self) -> None:
-        if self._entered_at is None:
-            raise DeviceFailed(f"{self.name} is not connected; enter it first (async with)")
-        if self._entered_at != self._session.connects:
-            raise DeviceFailed(f"{self.name}: its connection was lost and built anew; enter it again (async with)")
 
     def _require_usable(self, column: Column) -> None:
         if trouble := beam_trouble(column.beam):
@@ -302,9 +274,6 @@ class SharkSemDetector:
 
     async def _protected(self) -> bool:
         return any([await is_infrared_protected(self._session, detector) for detector in self._detectors])
-
-    def _reading(self, value: float, reason: str = "") -> Reading:
-        return Reading(float(value), not reason, self._clock.now(), reason)
 
 
 def _same(one: float, other: float) -> bool:

@@ -19,7 +19,7 @@ from acquisition.frames import Exposure
 from acquisition.instrument import four_quadrant
 from acquisition.state import StateKeeper
 from hardware_drivers.emulators.sharksem import SharkSemEmulator
-from hardware_drivers.emulators.sharksem_microscope import SharkSemFault as Fault
+from hardware_drivers.emulators.sharksem import SharkSemFault as Fault
 from hardware_drivers.sharksem import SharkSemDetector, SharkSemSession, SharkSemStage
 from hardware_drivers.sharksem import detector as detector_module
 from hardware_drivers.sharksem import stage as stage_module
@@ -100,11 +100,20 @@ async def test_bad_connection_is_told_with_its_address_and_mended_by_entering_ag
         with pytest.raises(DeviceFailed, match=session.address):
             await detector.configure(tescan.SCAN)
         await detector.__aexit__(None, None, None)
-        with pytest.raises(DeviceFailed, match=session.address):
-            await detector.__aenter__()
         emulator.fault = Fault.NONE
         async with detector:
             assert len(await scanned(detector)) == 1
+
+
+@pytest.mark.parametrize(("fault", "told"), [(Fault.SILENCE, "did not answer TcpGetVersion"), (Fault.UNPLUGGED, "")])
+async def test_microscope_that_is_not_there_cannot_be_entered(
+    emulator: SharkSemEmulator, session: SharkSemSession, fault: Fault, told: str
+) -> None:
+    emulator.fault = fault
+    for device in (tescan.detector_on(session), tescan.stage_on(session)):
+        with pytest.raises(DeviceFailed, match=f"{session.address}.*{told}"):
+            await device.__aenter__()
+        assert session.state == "away"
 
 
 async def test_frames_come_again_after_unplugging_as_the_state_keeper_reconnects(
@@ -339,6 +348,7 @@ async def test_view_field_changed_at_the_microscope_is_kept(
     emulator: SharkSemEmulator, detector: SharkSemDetector
 ) -> None:
     await detector.configure(tescan.SCAN)
+    assert emulator.microscope.view_field_m == pytest.approx(400e-9)
     emulator.microscope.view_field_m = 8e-6
     scan = tescan.ScanRequest(width_px=80, height_px=24)
     assert (await detector.configure(scan)).scan.pixel_size_m == pytest.approx(100e-9)
