@@ -87,6 +87,8 @@ class SharkSemEmulator:
             self._drop(*self._clients)
 
     async def __aenter__(self) -> Self:
+        """Raises `DeviceFailed` where the ports are taken."""
+        await self.microscope.warm_up()
         for tries_left in reversed(range(PORT_TRIES if self._port == 0 else 1)):
             try:
                 self._servers = [await asyncio.start_server(self._serve_control, self._host, self._port)]

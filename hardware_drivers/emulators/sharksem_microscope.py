@@ -112,6 +112,10 @@ class Microscope:
     def moving(self) -> bool:
         return self._move is not None and not self._move.done()
 
+    async def warm_up(self) -> None:
+        """Render once unseen: where the rendering is compiled first, a program would take that time for silence."""
+        await scanned(self._world, self._world.instrument, (8, 8), 0, self._world.clock.now())
+
     async def rest(self) -> None:
         """Stop scan and stage, and wait until they are."""
         tasks = [task for task in (self._scan, self._move) if task is not None]
