@@ -26,6 +26,8 @@ from hardware_drivers.sharksem.message import (
 )
 from hardware_drivers.simulated.world import World
 
+__all__ = ["SharkSemEmulator", "SharkSemFault"]
+
 HOST = "127.0.0.1"
 PATIENCE_S = 10.0
 SLOW_S = 3.0
@@ -85,6 +87,8 @@ class SharkSemEmulator:
             self._drop(*self._clients)
 
     async def __aenter__(self) -> Self:
+        """Raises `DeviceFailed` where the ports are taken."""
+        await self.microscope.warm_up()
         for tries_left in reversed(range(PORT_TRIES if self._port == 0 else 1)):
             try:
                 self._servers = [await asyncio.start_server(self._serve_control, self._host, self._port)]

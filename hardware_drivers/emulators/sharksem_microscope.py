@@ -112,6 +112,10 @@ class Microscope:
     def moving(self) -> bool:
         return self._move is not None and not self._move.done()
 
+    async def warm_up(self) -> None:
+        """Render once unseen: where the rendering is compiled first, a program would take that time for silence."""
+        await scanned(self._world, self._world.instrument, (8, 8), 0, self._world.clock.now())
+
     async def rest(self) -> None:
         """Stop scan and stage, and wait until they are."""
         tasks = [task for task in (self._scan, self._move) if task is not None]
@@ -201,7 +205,8 @@ class Microscope:
             half = (len(chunk.pixels) + 1) // 2
             chunk = Chunk(chunk.frame, chunk.channel, chunk.first_pixel + half, chunk.pixels[half:])
         if self.fault is SharkSemFault.REPEATED_CHUNK:
-            await self._send(Chunk(chunk.frame, chunk.channel, chunk.first_pixel, 0 * chunk.pixels))
+            early = np.zeros(len(chunk.pixels) // 2, np.uint16)
+            await self._send(Chunk(chunk.frame, chunk.channel, chunk.first_pixel, early))
         await self._send(chunk)
 
     # Stage

@@ -28,6 +28,7 @@ class SharkSemSession:
         self._host, self._port = _host_and_port(address)
         self._link: Link | None = None
         self._users = 0
+        self._connects = 0
         self._entering = asyncio.Lock()
 
     @property
@@ -38,6 +39,11 @@ class SharkSemSession:
     def state(self) -> str:
         """`away`, `connected` or `lost`."""
         return "away" if self._link is None else "lost" if self._link.failure else "connected"
+
+    @property
+    def connects(self) -> int:
+        """How often a connection was built: what a device set up under another number is to be set up again."""
+        return self._connects
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -56,6 +62,7 @@ class SharkSemSession:
                     await link.close()
                     raise
                 self._link = link
+                self._connects += 1
             self._users += 1
         return self
 

@@ -7,13 +7,11 @@ import logging
 import math
 import re
 from collections.abc import AsyncIterator
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
-from acquisition.clock import Clock, SystemClock
-from acquisition.devices import Limits, Reading, Readings, ScanRequest
+from acquisition.clock import Clock
+from acquisition.devices import Limits, Readings, ScanRequest
 from acquisition.errors import DeviceFailed, RequestRefused
 from acquisition.frames import Exposure
 from acquisition.instrument import Instrument
@@ -30,13 +28,13 @@ from hardware_drivers.sharksem.column import (
     read_column,
     set_view_field,
 )
+from hardware_drivers.sharksem.device import SharkSemDevice
 from hardware_drivers.sharksem.message import Body
 from hardware_drivers.sharksem.scan import FrameLost, ScanAssembly
-from hardware_drivers.sharksem.segments import SEGMENT_PATTERN, find_segments
+from hardware_drivers.sharksem.segments import SEGMENT_PATTERN, ask_segments, select_segments
 
 log = logging.getLogger(__name__)
 
-BITS = 16
 FULL_SCALE = np.iinfo(np.uint16).max
 SILENCE_S = 5.0
 """Chunks come every 50 ms while a scan runs."""
@@ -46,7 +44,7 @@ SAME = 1e-4
 """Relative difference below which a number read back is the one that was set: it travels as text."""
 
 
-class SharkSemDetector:
+class SharkSemDetector(SharkSemDevice):
     """Segments are found by name: the microscope's `BSE Q1` is segment `Q1` (or `BSE Q1`) of the instrument file.
 
     `pattern` is a regular expression with a group `segment` that the whole name must match. `size_limits` bound width
@@ -66,53 +64,22 @@ class SharkSemDetector:
         pattern: str = SEGMENT_PATTERN,
         clock: Clock | None = None,
     ) -> None:
-        self._name = name
-        self._session = session
+        super().__init__(name, session, clock)
         self._instrument = instrument
         self._size_limits = size_limits
         self._pattern = re.compile(pattern)
-        self._clock = clock or SystemClock()
         self._width_px = self._height_px = 512
         self._view_field_m: float | None = None
         self._detectors: list[int] = []
-        self._entered = self._armed = self._scanning = False
+        self._armed = self._scanning = False
         self._frame_numbers = itertools.count(1)
         self._assembly: ScanAssembly | None = None
         self._frames_lost = 0
 
     @property
-    def name(self) -> str:
-        return self._name
-
-    @property
     def frames_lost(self) -> int:
         """Frames that had a gap, since the start."""
         return self._frames_lost
-
-    async def __aenter__(self) -> Self:
-        """Raises `DeviceFailed`, also when a segment of the instrument file is not among the microscope's detectors."""
-        await self._session.__aenter__()
-        try:
-            await self._session.order("ScStopScan")
-            self._detectors = await self._ask_segments()
-        except BaseException:
-            await self._session.__aexit__(None, None, None)
-            raise
-        self._entered = True
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._entered:
-            return
-        self._armed = self._entered = False
-        try:
-            await self._session.order("ScStopScan")
-        except DeviceFailed as failure:
-            log.warning("%s: left without knowing that its scan is stopped: %s", self.name, failure)
-        finally:
-            await self._session.__aexit__(kind, error, trace)
 
     async def configure(self, scan: ScanRequest) -> Instrument:
         """Set the view field, and read the column. A pixel size that the optics cannot give becomes the nearest.
@@ -125,10 +92,10 @@ class SharkSemDetector:
             raise RequestRefused(f"{self.name} is scanning; stop it before configuring", permitted=("stop",))
         self._size_limits.check(scan.width_px, f"{self.name} width_px")
         self._size_limits.check(scan.height_px, f"{self.name} height_px")
-        if scan.dwell_time_s is not None:
-            DWELL_TIME_S.check(scan.dwell_time_s, f"{self.name} dwell_time_s")
-        dwell_time_s = round(1e9 * (scan.dwell_time_s or self._instrument.beam.dwell_time_s)) / 1e9
-        asked = self._instrument.with_scan(pixel_size_m=scan.pixel_size_m, dwell_time_s=dwell_time_s)
+        dwell_time_s = self._instrument.beam.dwell_time_s if scan.dwell_time_s is None else scan.dwell_time_s
+        DWELL_TIME_S.check(dwell_time_s, f"{self.name} dwell_time_s")
+        whole_ns_s = round(1e9 * dwell_time_s) / 1e9
+        asked = self._instrument.with_scan(pixel_size_m=scan.pixel_size_m, dwell_time_s=whole_ns_s)
         column = await read_column(self._session)
         self._require_usable(column)
         pixel_size_m = await self._settle_pixel_size(scan, column)
@@ -144,23 +111,17 @@ class SharkSemDetector:
     async def arm(self) -> None:
         """Take the scan from the microscope's own window and put the segments on channels 0, 1, ...
 
-        Raises `RequestRefused` without a beam, and `DeviceFailed`, also under infrared protection.
+        Raises `RequestRefused` while scanning or without a beam, and `DeviceFailed`, also under infrared protection.
         """
         self._require_entered()
+        if self._scanning:
+            raise RequestRefused(f"{self.name} is scanning already", permitted=("stop",))
         if trouble := beam_trouble(await read_beam(self._session)):
             raise RequestRefused(f"{self.name}: {trouble}")
         await self._require_no_protection()
         await self._session.order("GUISetScanning", 0)
         await self._session.order("ScStopScan")
-        for channel, detector in enumerate(self._detectors):
-            await self._session.order("DtSelect", channel, detector)
-            await self._session.order("DtEnable", channel, 1, BITS)
-            selected = await self._session.ask("DtGetSelected", channel, answer=Body.integer)
-            if selected != detector:
-                raise DeviceFailed(
-                    f"{self.name}: channel {channel} stays on detector {selected} and does not take {detector}; "
-                    "is the detector inserted and switched on at the microscope?"
-                )
+        await select_segments(self._session, self._detectors)
         self._armed = True
 
     async def exposures(self, count: int | None) -> AsyncIterator[Exposure]:
@@ -182,6 +143,10 @@ class SharkSemDetector:
                     lost_in_a_row += 1
                     self._lose(loss, lost_in_a_row)
                     continue
+                except TimeoutError as silence:
+                    raise self._session.lose(f"sends no image data on the port after its own ({silence})") from None
+                if not self._armed:
+                    return
                 lost_in_a_row = 0
                 yield exposure
                 left = None if left is None else left - 1
@@ -214,14 +179,17 @@ class SharkSemDetector:
             "frames_lost": self._reading(self._frames_lost),
         }
 
-    async def _ask_segments(self) -> list[int]:
-        """The microscope's number of each segment's detector, in the order of the instrument file."""
+    async def _set_up(self) -> None:
+        """Raises `DeviceFailed` also when a segment of the instrument file is not among the microscope's detectors."""
+        await self._session.order("ScStopScan")
         names = [segment.name for segment in self._instrument.detector.segments]
-        numbers = find_segments(names, await self._session.ask("DtEnumDetectors", answer=Body.text), self._pattern)
-        channels = await self._session.ask("DtGetChannels", answer=Body.integer)
-        if channels < len(names):
-            raise DeviceFailed(f"{self.name}: the microscope has {channels} channels for {len(names)} segments")
-        return numbers
+        self._detectors = await ask_segments(self._session, names, self._pattern)
+
+    async def _rest(self) -> None:
+        self._armed = False
+        if self._assembly is not None:
+            self._assembly.fail(DeviceFailed(f"{self.name} was disconnected amid its scan"))
+        await self._session.order("ScStopScan")
 
     async def _settle_pixel_size(self, scan: ScanRequest, column: Column) -> float:
         """A magnification that someone changed at the microscope stays, where the request leaves it open."""
@@ -238,7 +206,8 @@ class SharkSemDetector:
         return wanted_m if _same(settled_m, view_field_m) else settled_m / scan.width_px
 
     async def _expose(self) -> Exposure:
-        """One scan, stopped whatever happens. Raises `FrameLost` for a gap or a stop, and `DeviceFailed`."""
+        """One scan, stopped in any case. Raises `FrameLost` for a gap or a stop, `TimeoutError` for silence."""
+        self._require_entered()
         frame = next(self._frame_numbers)
         self._assembly = assembly = ScanAssembly(frame, len(self._detectors), self._height_px, self._width_px)
         start = self._clock.now()
@@ -247,18 +216,13 @@ class SharkSemDetector:
                 await self._start_scan(frame)
                 await assembly.finished(SILENCE_S)
                 end = self._clock.now()
-        except TimeoutError:
-            raise self._session.lose(
-                f"sends no image data of frame {frame} for {SILENCE_S:g} s ({assembly.told}) on the port after its "
-                "control port"
-            ) from None
         finally:
             self._assembly = None
             await self._end_scan()
         if trouble := beam_trouble(await read_beam(self._session)):
             raise DeviceFailed(f"{self.name}: amid the scan, {trouble}")
         await self._require_no_protection()
-        saturated = bool((assembly.images == FULL_SCALE).any())
+        saturated = bool(assembly.images.max() == FULL_SCALE)
         return Exposure(
             images=assembly.images,
             start=start,
@@ -287,16 +251,12 @@ class SharkSemDetector:
 
     def _lose(self, loss: FrameLost, in_a_row: int) -> None:
         self._frames_lost += 1
-        log.warning("%s: a frame is lost, the %d. in all: %s", self.name, self._frames_lost, loss)
+        log.warning("%s: a frame is lost (%d so far): %s", self.name, self._frames_lost, loss)
         if in_a_row >= MOST_LOST_IN_A_ROW:
             raise DeviceFailed(
                 f"{self.name}: {in_a_row} frames in a row were lost ({loss}); is the network to "
                 f"{self._session.address} too slow for this scan, or the microscope's computer too busy?"
             )
-
-    def _require_entered(self) -> None:
-        if not self._entered:
-            raise DeviceFailed(f"{self.name} is not connected; enter it first (async with)")
 
     def _require_usable(self, column: Column) -> None:
         if trouble := beam_trouble(column.beam):
@@ -314,9 +274,6 @@ class SharkSemDetector:
 
     async def _protected(self) -> bool:
         return any([await is_infrared_protected(self._session, detector) for detector in self._detectors])
-
-    def _reading(self, value: float, reason: str = "") -> Reading:
-        return Reading(float(value), not reason, self._clock.now(), reason)
 
 
 def _same(one: float, other: float) -> bool:

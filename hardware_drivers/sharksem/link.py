@@ -176,8 +176,8 @@ class Link:
             self.failed(f"closed the connection on port {port} ({str(error) or type(error).__name__})")
 
     def _take_reply(self, header: Header, body: bytes) -> None:
-        """Late answers to what nobody awaits any more are dropped; an answer to nothing that was asked is nonsense."""
-        if header.identifier == 0 or header.identifier > self._last_identifier:
+        """What nobody awaits (any more) is dropped; an answer to what was never asked is nonsense."""
+        if header.identifier > self._last_identifier:
             raise MessageRejected(f"{header.command} answers number {header.identifier}, which was never asked")
         command, reply = self._awaited.get(header.identifier, (header.command, None))
         if header.command != command:

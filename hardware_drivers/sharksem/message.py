@@ -16,6 +16,8 @@ from acquisition.errors import MessageRejected
 
 HEADER_BYTES = 32
 LONGEST_COMMAND = 15
+DIGITS = 12
+"""Of a float that is sent; all 17 would only spell out what 0.4 is in binary."""
 MOST_REPLY_BYTES = 1 << 20
 MOST_DATA_BYTES = 1 << 25
 
@@ -23,6 +25,7 @@ _HEADER = struct.Struct("<16sIIHHI")
 _UNSIGNED = struct.Struct("<I")
 _SIGNED = struct.Struct("<i")
 _LONGEST_NUMBER = 64
+_PIXELS = {8: "u1", 16: "<u2"}
 
 Argument = int | float | str | bytes | Sequence[int]
 
@@ -141,33 +144,36 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive pixels of one channel of one frame. `pixels`: (N,) uint16."""
+    """Consecutive pixels of one channel of one frame. `pixels`: (N,) uint16, or uint8 from a channel of 8 bits."""
 
     frame: int
     channel: int
     first_pixel: int
-    pixels: NDArray[np.uint16]
+    pixels: NDArray[np.uint8] | NDArray[np.uint16]
 
     def encode(self) -> bytes:
         """The body of a `ScData`."""
-        return encode_body(self.frame, self.channel, self.first_pixel, 16, self.pixels.astype("<u2").tobytes())
+        bits = 8 * self.pixels.itemsize
+        data = self.pixels.astype(_PIXELS[bits], copy=False).tobytes()
+        return encode_body(self.frame, self.channel, self.first_pixel, bits, data)
 
     @classmethod
     def decode(cls, body: bytes) -> Self:
-        """Raises `MessageRejected`, also for pixels of other than 16 bits."""
+        """Raises `MessageRejected`, also for pixels of other than 8 or 16 bits."""
         reader = Body(body)
         frame, channel, first_pixel, bits = (reader.unsigned() for _ in range(4))
         data = reader.bytes()
-        if bits != 16 or len(data) % 2:
-            raise MessageRejected(f"a chunk of {len(data)} bytes with {bits} bits a pixel: 16 were asked for")
-        return cls(frame, channel, first_pixel, np.frombuffer(data, "<u2").astype(np.uint16, copy=False))
+        if bits not in _PIXELS or 8 * len(data) % bits:
+            raise MessageRejected(f"a chunk of {len(data)} bytes has {bits} bits a pixel")
+        pixels = np.frombuffer(data, _PIXELS[bits])
+        return cls(frame, channel, first_pixel, pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
 
 
 def _encode(argument: Argument, rounded_counts: bool) -> bytes:
     if isinstance(argument, int):
         return (_SIGNED if argument < 0 else _UNSIGNED).pack(argument)
     if isinstance(argument, float):
-        data = f"{argument!r}\0".encode("ascii")
+        data = f"{float(f'{argument:.{DIGITS}g}')}\0".encode("ascii")
     elif isinstance(argument, str):
         data = f"{argument}\0".encode()
     elif isinstance(argument, bytes):

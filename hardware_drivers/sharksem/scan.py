@@ -30,16 +30,15 @@ class ScanAssembly:
         self._heard = asyncio.Event()
         self._error: Exception | None = None
 
-    @property
-    def told(self) -> str:
-        """How far the channels are, in words."""
-        return f"{', '.join(map(str, self._filled))} of {self._flat.shape[1]} pixels came in the channels"
-
     def take(self, chunk: Chunk) -> None:
-        """Raises `MessageRejected` for pixels outside the frame."""
+        """Raises `MessageRejected` for pixels outside the frame, or of other than 16 bits."""
         if chunk.frame != self._frame or chunk.channel >= len(self._filled):
             return
         self._heard.set()
+        if chunk.pixels.dtype != np.uint16:
+            raise MessageRejected(
+                f"channel {chunk.channel} sends pixels of {chunk.pixels.dtype}: 16 bits were asked for"
+            )
         pixels, filled = self._flat.shape[1], self._filled[chunk.channel]
         end = chunk.first_pixel + len(chunk.pixels)
         if end > pixels:
@@ -61,7 +60,11 @@ class ScanAssembly:
         chunk comes for `silence_s`."""
         while self._error is None and min(self._filled) < self._flat.shape[1]:
             self._heard.clear()
-            async with asyncio.timeout(silence_s):
-                await self._heard.wait()
+            try:
+                async with asyncio.timeout(silence_s):
+                    await self._heard.wait()
+            except TimeoutError:
+                came = f"of frame {self._frame}, {self._filled} of {self._flat.shape[1]} pixels came in the channels"
+                raise TimeoutError(f"{came}, then none for {silence_s:g} s") from None
         if self._error is not None:
             raise self._error

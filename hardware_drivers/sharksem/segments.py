@@ -6,8 +6,33 @@ import re
 from collections.abc import Sequence
 
 from acquisition.errors import DeviceFailed
+from hardware_drivers.sharksem.client import SharkSemSession
+from hardware_drivers.sharksem.message import Body
 
 SEGMENT_PATTERN = r"BSE\s+(?P<segment>\S.*)"
+BITS = 16
+
+
+async def ask_segments(session: SharkSemSession, names: Sequence[str], pattern: re.Pattern[str]) -> list[int]:
+    """The microscope's number of each named segment's detector. Raises `DeviceFailed`."""
+    numbers = find_segments(names, await session.ask("DtEnumDetectors", answer=Body.text), pattern)
+    channels = await session.ask("DtGetChannels", answer=Body.integer)
+    if channels < len(names):
+        raise DeviceFailed(f"the microscope has {channels} channels for the instrument file's {len(names)} segments")
+    return numbers
+
+
+async def select_segments(session: SharkSemSession, detectors: Sequence[int]) -> None:
+    """Put them on channels 0, 1, ... with 16 bits a pixel. Raises `DeviceFailed` when the microscope does not."""
+    for channel, detector in enumerate(detectors):
+        await session.order("DtSelect", channel, detector)
+        await session.order("DtEnable", channel, 1, BITS)
+        selected = await session.ask("DtGetSelected", channel, answer=Body.integer)
+        if selected != detector:
+            raise DeviceFailed(
+                f"channel {channel} stays on detector {selected} and does not take {detector}; is the detector "
+                "inserted and switched on at the microscope?"
+            )
 
 
 def find_segments(names: Sequence[str], listing: str, pattern: re.Pattern[str]) -> list[int]:

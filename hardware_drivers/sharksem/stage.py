@@ -6,13 +6,12 @@ import asyncio
 import logging
 import math
 import time
-from types import TracebackType
-from typing import Self
 
-from acquisition.clock import Clock, SystemClock
+from acquisition.clock import Clock
 from acquisition.devices import Limits, Reading, Readings, StagePosition
 from acquisition.errors import DeviceFailed, RequestRefused
 from hardware_drivers.sharksem.client import SharkSemSession
+from hardware_drivers.sharksem.device import SharkSemDevice
 from hardware_drivers.sharksem.message import Body
 
 log = logging.getLogger(__name__)
@@ -25,7 +24,7 @@ WATCHDOG_S = 5
 """The server stops a move when it is asked for this long no more whether the stage is busy."""
 
 
-class SharkSemStage:
+class SharkSemStage(SharkSemDevice):
     """Positions in metres on the microscope's own axes (it counts in mm); rotation and tilt stay as they are.
 
     `tolerance_m`: how far from its target a move may end. `longest_move_s`: then it is stopped and has failed.
@@ -43,39 +42,11 @@ class SharkSemStage:
         longest_move_s: float = 300.0,
         clock: Clock | None = None,
     ) -> None:
-        self._name = name
-        self._session = session
+        super().__init__(name, session, clock)
         self._limits = {"x_m": x_limits, "y_m": y_limits, "z_m": z_limits}
         self._tolerance_m = tolerance_m
         self._longest_move_s = longest_move_s
-        self._clock = clock or SystemClock()
-        self._entered = self._moving = self._stopped = False
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    async def __aenter__(self) -> Self:
-        """Raises `DeviceFailed`. A stage that moves is stopped."""
-        await self._session.__aenter__()
-        try:
-            await self._session.order("StgStop")
-        except BaseException:
-            await self._session.__aexit__(None, None, None)
-            raise
-        self._entered = True
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._entered:
-            return
-        self._entered, self._stopped = False, True
-        try:
-            await self._halt()
-        finally:
-            await self._session.__aexit__(kind, error, trace)
+        self._moving = self._stopped = False
 
     async def move(self, target: StagePosition) -> StagePosition:
         """Move and verify. A move that `stop` ends early returns where it ended.
@@ -123,6 +94,14 @@ class SharkSemStage:
         now = self._clock.now()
         return {name: Reading(value, True, now) for name, value in values.items()}
 
+    async def _set_up(self) -> None:
+        """A stage that moves is stopped."""
+        await self._session.order("StgStop")
+
+    async def _rest(self) -> None:
+        self._stopped = True
+        await self._session.order("StgStop")
+
     async def _require_ready(self) -> None:
         if not await self._session.ask("StgIsCalibrated", answer=Body.integer):
             raise RequestRefused(f"{self.name} is not calibrated; calibrate it at the microscope, then move it")
@@ -140,6 +119,7 @@ class SharkSemStage:
         goal_mm = (MM_PER_M * target.x_m, MM_PER_M * target.y_m, MM_PER_M * target.z_m)
         await self._session.order("StgMoveTo", *map(float, goal_mm))
         began, seen_moving = time.monotonic(), False
+        way_m = _distance_m(start, target)
         while True:
             await asyncio.sleep(POLL_S)
             taken_s = time.monotonic() - began
@@ -151,7 +131,8 @@ class SharkSemStage:
                 continue
             if seen_moving or self._stopped or taken_s > START_S:
                 return
-            if _distance_m(await self._position(), target) <= self._tolerance_m:
+            # A short move that has not begun yet is near its target too.
+            if _distance_m(await self._position(), target) <= min(self._tolerance_m, 0.1 * way_m):
                 return
 
     def _verify(self, start: StagePosition, reached: StagePosition, target: StagePosition) -> None:
@@ -176,10 +157,6 @@ class SharkSemStage:
 
     async def _is_busy(self) -> bool:
         return await self._session.ask("StgIsBusy", answer=Body.integer) != 0
-
-    def _require_entered(self) -> None:
-        if not self._entered:
-            raise DeviceFailed(f"{self.name} is not connected; enter it first (async with)")
 
 
 def _axes(body: Body) -> tuple[float, ...]:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import claims
+import tescan
 from acquisition.devices import Limits, ScanRequest, SegmentedDetector
 from acquisition.errors import DeviceFailed, RequestRefused
 from acquisition.frames import FLAGS, Exposure
-from acquisition.instrument import Instrument, four_quadrant, parse_instrument
 from hardware_drivers.emulators.sharksem import SharkSemEmulator
-from hardware_drivers.sharksem import SharkSemDetector, SharkSemSession
+from hardware_drivers.sharksem import SharkSemSession
 from hardware_drivers.simulated import SimulatedDetector, World
 
 SCAN = ScanRequest(width_px=40, height_px=24, pixel_size_m=10e-9, dwell_time_s=2e-6)
@@ -28,19 +28,11 @@ def simulated(world: World) -> SegmentedDetector:
 
 @asynccontextmanager
 async def sharksem(world: World) -> AsyncIterator[SegmentedDetector]:
-    size_limits = Limits(8, 8192, "detector.size_limit_px")
-    async with SharkSemEmulator(world) as emulator:
-        session = SharkSemSession(emulator.address)
-        async with SharkSemDetector("detector", session, named_quadrants(), size_limits) as detector:
-            yield detector
-
-
-def named_quadrants() -> Instrument:
-    """The default detector with its segments called as the microscope calls them."""
-    tree = four_quadrant().model_dump()
-    for number, segment in enumerate(tree["detector"]["segments"], start=1):
-        segment["name"] = f"Q{number}"
-    return parse_instrument(tree, "the default")
+    async with (
+        SharkSemEmulator(world) as emulator,
+        tescan.detector_on(SharkSemSession(emulator.address)) as detector,
+    ):
+        yield detector
 
 
 DETECTORS: dict[str, Callable[[World], AbstractAsyncContextManager[SegmentedDetector]]] = {
