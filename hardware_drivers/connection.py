@@ -19,9 +19,8 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 OPEN_TIMEOUT_S = 2.0
-SETTLE_S = 0.1
-GREETED_S = 0.05
-HANG_AFTER_S = 1.0
+SETTLE_S = 0.05
+HANG_AFTER_S = 0.5
 POLL_S = 0.02
 LONGEST_ANSWER = 65536
 
@@ -77,10 +76,10 @@ class Connection:
         async with self._lock:
             await self._close(wait=True)
             port = self._port = _Port(self.address, self._settings, self.timeout_s)
-            settle_s = self.timeout_s if self._owed else SETTLE_S
-            limit_s = OPEN_TIMEOUT_S + self.timeout_s * len(greetings)
+            silence_s = self.timeout_s if self._owed else SETTLE_S
+            limit_s = OPEN_TIMEOUT_S + self.timeout_s * (2 + len(greetings))
             try:
-                await self._in_thread(port, lambda: port.open(greetings, settle_s), limit_s)
+                await self._in_thread(port, lambda: port.open(greetings, silence_s), limit_s)
             except BaseException:
                 await self._close(wait=False)
                 raise
@@ -109,7 +108,7 @@ class Connection:
             if port is None:
                 raise DeviceFailed(f"{self.address} is not open; nothing was sent: connect the device first")
             # A cancelled exchange may occupy the thread before this one: hence twice the time.
-            limit_s = (len(steps) + 1) * self.timeout_s * 2 + HANG_AFTER_S
+            limit_s = 2 * len(steps) * self.timeout_s + HANG_AFTER_S
             return await self._in_thread(port, lambda: port.converse(steps), limit_s)
 
     async def _in_thread(self, port: _Port, job: Callable[[], Answer], limit_s: float) -> Answer:
@@ -148,18 +147,16 @@ class _Port:
         self._timeout_s = timeout_s
         self._serial: Any = None
 
-    def open(self, greetings: tuple[bytes, ...], settle_s: float) -> None:
+    def open(self, greetings: tuple[bytes, ...], silence_s: float) -> None:
         try:
+            # Exclusive, as two programs on one laser's port would take each other's answers.
             self._serial = serial.serial_for_url(
-                self._address, timeout=POLL_S, write_timeout=self._timeout_s, do_not_open=True, **self._settings
+                self._address, timeout=POLL_S, write_timeout=self._timeout_s, exclusive=True, **self._settings
             )
-            if hasattr(self._serial, "exclusive"):
-                self._serial.exclusive = True  # two programs on one laser's port would take each other's answers
-            self._serial.open()
             for greeting in greetings:
                 self._serial.write(greeting)
-                self._settle(GREETED_S)
-            self._settle(settle_s)
+                self._settle(SETTLE_S)
+            self._settle(silence_s)
         except Exception as error:
             self.lost = f"could not be opened ({error})"
             raise DeviceFailed(
@@ -185,7 +182,7 @@ class _Port:
             self.owes = False
             return answers
         except DeviceFailed as error:
-            self.lost = str(error)
+            self.lost = self.lost or str(error)
             raise
         except Exception as error:  # pyserial lets more than OSError through, such as termios.error
             self.lost = f"the connection broke ({error})"
@@ -193,6 +190,8 @@ class _Port:
             raise DeviceFailed(f"{self._address}: {self.lost} at {sent}: check cable, power and address") from error
 
     def _take(self, step: Step) -> bytes:
+        if self.lost:  # given up while this thread hung: what it would send now is no longer wanted
+            raise DeviceFailed(f"{self._address}: {self.lost}; {step.request!r} was not sent")
         if step.request:
             self._serial.write(step.request)
         came = bytearray()
@@ -206,10 +205,10 @@ class _Port:
             came += self._serial.read(1)
         return bytes(came[: len(came) - len(step.until)])
 
-    def _settle(self, settle_s: float) -> None:
+    def _settle(self, silence_s: float) -> None:
         """Read away what still comes, until it is silent; an instrument that never is fails when it is asked."""
-        ends = time.monotonic() + self._timeout_s
         quiet_since = time.monotonic()
-        while time.monotonic() < min(ends, quiet_since + settle_s):
+        ends = quiet_since + self._timeout_s + silence_s
+        while time.monotonic() < min(ends, quiet_since + silence_s):
             if self._serial.read(1):
                 quiet_since = time.monotonic()

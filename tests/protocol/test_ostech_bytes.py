@@ -107,6 +107,19 @@ async def test_an_open_interlock_that_is_read_is_answered_by_a_stop(world: World
         assert readings["interlock"].value == readings["current_target_a"].value == 0.0
 
 
+class Misheard(OsTechEmulator):
+    """Gets another question than was asked."""
+
+    def receive(self, data: bytes) -> bytes:
+        return super().receive(data.replace(b"LCA", b"LTM"))
+
+
+async def test_an_answer_whose_echo_is_another_questions_is_not_taken(world: World) -> None:
+    async with emulated.ostech(Misheard(world), world.clock) as (heater, _), heater:
+        with pytest.raises(DeviceFailed, match=r"answered 'LCA' with .*LTM.* for an echo"):
+            await heater.status()
+
+
 @pytest.mark.parametrize("mode", [0, BINARY, ECHO_OFF | BINARY | REDUCED])
 async def test_it_is_understood_whatever_mode_it_was_left_in(world: World, mode: int) -> None:
     instrument = OsTechEmulator(world)

@@ -148,11 +148,11 @@ async def test_off_follows_a_cancelled_read_at_once(world: World) -> None:
 async def test_no_start_follows_a_stop_that_was_asked_for_later(world: World) -> None:
     async with heating(world) as (heater, _):
         for _ in range(5):
-            starting = asyncio.create_task(switch_on(heater))
+            await heater.set_current(1.0)
+            arming = asyncio.create_task(heater.arm())
             await asyncio.sleep(0)
-            await asyncio.gather(heater.arm(), heater.off(), heater.read())
-            await starting
-            await heater.off()
+            await asyncio.gather(heater.off(), heater.read())
+            await arming
             assert not is_on(world)
         arming = asyncio.create_task(heater.arm())
         await asyncio.sleep(0)
