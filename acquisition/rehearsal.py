@@ -1,0 +1,154 @@
+"""A recipe's dry run: the same code on a stand-in lab whose time leaps, so that minutes take a second or two."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from acquisition.clock import Clock, Instant, LoopClock
+from acquisition.device_commands import DeviceCommands
+from acquisition.devices import Reading
+from acquisition.errors import BadInput
+from acquisition.guard import WATCH_INTERVAL_S, Guard
+from acquisition.interlocks import InterlockLimits
+from acquisition.lab import Lab
+from acquisition.leaping import run_leaping
+from acquisition.recipe_ports import LabPorts
+from acquisition.recipes.runner import RecipeRunner
+from acquisition.recipes.steps import Recipe
+from acquisition.replay import ReplaySource
+from acquisition.state import StateKeeper
+
+LONGEST_S = 24 * 3600.0
+PATIENCE_S = 60.0
+MOST_POINTS = 2000
+MOST_EVENTS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event; `time_s` from the recipe's start."""
+
+    time_s: float
+    name: str
+    severity: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """What a dry run came to. `channels`: times in seconds from the start and values in SI, None where invalid; long
+    ones are thinned. `state` is how the recipe ended, `reason` why when it did not finish."""
+
+    name: str
+    state: str
+    reason: str
+    duration_s: float
+    step: int
+    channels: Mapping[str, tuple[list[float], list[float | None]]]
+    events: tuple[Told, ...]
+    timeouts: tuple[str, ...]
+
+    @property
+    def good(self) -> bool:
+        return self.state == "finished" and not self.timeouts
+
+
+def rehearse(recipe: Recipe, make_lab: Callable[[Clock], Lab], limits: InterlockLimits) -> Timeline:
+    """Run it from beginning to end with guard and interlocks, on the lab that `make_lab` builds on the clock it is given.
+
+    Somebody is taken to be watching all the time, and `start` and `stop` of a run are told, not done. Blocks; must not
+    be called from an event loop. Raises what the recipe's check raises, and `BadInput` when it takes too long.
+    """
+    return run_leaping(_rehearse(recipe, make_lab, limits))
+
+
+async def _rehearse(recipe: Recipe, make_lab: Callable[[Clock], Lab], limits: InterlockLimits) -> Timeline:
+    clock = LoopClock()
+    host = _Rehearsal(make_lab(clock), clock, limits)
+    await host.state.start()
+    watching = asyncio.create_task(host.guard.watch())
+    operator = asyncio.create_task(host.operator())
+    try:
+        await asyncio.sleep(1.0)  # every device was read
+        runner = host.runner
+        host.begin()
+        runner.start(recipe)
+        over, deadline = asyncio.create_task(runner.wait()), time.monotonic() + PATIENCE_S
+        while not over.done():
+            await asyncio.wait([over], timeout=10.0)
+            simulated_s = clock.now().seconds_since(host.began)
+            if not over.done() and (simulated_s > LONGEST_S or time.monotonic() > deadline):
+                await runner.abort("the dry run takes too long")
+                raise BadInput(
+                    f"recipe {recipe.name} was not over after {simulated_s:.0f} s of its time, at step "
+                    f"{runner.tree()['step']}: rehearse it in parts"
+                )
+        duration_s = clock.now().seconds_since(host.began)
+        await asyncio.sleep(2.0)  # the end is seen in the readings
+        tree = runner.tree()
+        return Timeline(
+            name=recipe.name,
+            state=runner.state,
+            reason=runner.reason,
+            duration_s=duration_s,
+            step=tree["step"],
+            channels={channel: _thinned(*trace) for channel, trace in host.traces.items()},
+            events=tuple(host.told[:MOST_EVENTS]),
+            timeouts=tuple(tree["timeouts"]),
+        )
+    finally:
+        operator.cancel()
+        watching.cancel()
+        await host.state.stop()
+
+
+class _Rehearsal:
+    """What a recipe sees instead of a node."""
+
+    run_fault = ""
+    replaying: ReplaySource | None = None
+
+    def __init__(self, lab: Lab, clock: Clock, limits: InterlockLimits) -> None:
+        self.lab = lab
+        self.clock = clock
+        self.began: Instant = clock.now()
+        self.told: list[Told] = []
+        self.traces: dict[str, tuple[list[float], list[float | None]]] = {}
+        self.state = StateKeeper(lab.devices, clock, self._take_sample)
+        self.guard = Guard(lab, self.state, limits, clock, self.tell)
+        run_commands = {"start": self._say("run_started"), "stop": self._say("run_finished")}
+        self.runner = RecipeRunner(LabPorts(self, DeviceCommands(self), run_commands), limits)
+        self.guard.before_safe_state = self.runner.safe_state_follows
+
+    def begin(self) -> None:
+        self.began = self.clock.now()
+        self.told.clear()
+        self.traces.clear()
+
+    async def operator(self) -> None:
+        while True:
+            self.guard.operator_seen()
+            await asyncio.sleep(WATCH_INTERVAL_S)
+
+    def tell(self, name: str, text: str, severity: str = "info", **details: Any) -> None:
+        self.told.append(Told(self.clock.now().seconds_since(self.began), name, severity, text))
+
+    def _say(self, name: str) -> Callable[[Mapping[str, Any]], Any]:
+        async def say(arguments: Mapping[str, Any]) -> None:
+            self.tell(name, "told, not done in a dry run")
+
+        return say
+
+    def _take_sample(self, channel: str, reading: Reading) -> None:
+        times_s, values = self.traces.setdefault(channel, ([], []))
+        times_s.append(reading.instant.seconds_since(self.began))
+        values.append(reading.value if reading.valid else None)
+
+
+def _thinned(times_s: list[float], values: list[float | None]) -> tuple[list[float], list[float | None]]:
+    every = -(-len(times_s) // MOST_POINTS)
+    return times_s[::every], values[::every]
