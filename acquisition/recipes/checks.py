@@ -10,7 +10,7 @@ from acquisition.devices import Limits
 from acquisition.errors import BadInput, LimitExceeded
 from acquisition.interlocks import InterlockLimits
 from acquisition.lab import Lab
-from acquisition.recipes.steps import HELD, SETPOINTS, Hold, Move, Off, Ramp, Recipe, Set, Step, Wait
+from acquisition.recipes.steps import HELD, SETPOINTS, AnyStep, Hold, Move, Off, Ramp, Recipe, Set, Wait
 
 TOLD_AS = "refused whole; nothing was sent"
 
@@ -65,9 +65,7 @@ def devices_of(recipe: Recipe, lab: Lab) -> frozenset[str]:
     return frozenset(found)
 
 
-def _check_aim(
-    where: str, step: Set | Ramp, lab: Lab, interlocks: InterlockLimits, holds: dict[str, str]
-) -> None:
+def _check_aim(where: str, step: Set | Ramp, lab: Lab, interlocks: InterlockLimits, holds: dict[str, str]) -> None:
     if step.key in HELD:
         if not any(channel.endswith(f".{step.key}") for channel in holds.values()):
             raise BadInput(
@@ -84,9 +82,7 @@ def _check_aim(
     holds.pop(_setpoint_name(by), None)
 
 
-def _check_hold(
-    where: str, step: Hold, lab: Lab, interlocks: InterlockLimits, channels: Collection[str]
-) -> None:
+def _check_hold(where: str, step: Hold, lab: Lab, interlocks: InterlockLimits, channels: Collection[str]) -> None:
     _check_channel(where, step.channel, channels)
     _check_setpoint(where, step.by, lab)
     limits = limits_of(lab, step.by)
@@ -109,7 +105,7 @@ def _check_move(where: str, step: Move, lab: Lab) -> None:
         _check_value(where, limits.get(axis), value, f"{lab.stage.name} {axis}")
 
 
-def _check_device(where: str, step: Step, lab: Lab) -> None:
+def _check_device(where: str, step: AnyStep, lab: Lab) -> None:
     device = getattr(step, "device", None)
     if step.do in ("arm", "off") and device is None and lab.heater is None:
         raise BadInput(f"{where}: this lab has no laser; take the step out; {TOLD_AS}")

@@ -65,7 +65,7 @@ def _explain(problem: Any) -> str:
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return f"{where}: {_hint_of_kind(problem['input'])}"
     if kind == "extra_forbidden":
-        known = [name for name in (KINDS[do] if do else Recipe).model_fields]
+        known = list((KINDS[do] if do else Recipe).model_fields)
         return f"{where}: {key} = {given} is unknown; {_nearest(key, known)}"
     if kind == "missing":
         return f"{where}: {key} is missing; add it"

@@ -15,6 +15,7 @@ from acquisition.recipes.steps import (
     HELD,
     READ_BACK,
     SETPOINTS,
+    AnyStep,
     Arm,
     Hold,
     Mark,
@@ -24,7 +25,6 @@ from acquisition.recipes.steps import (
     Recipe,
     Set,
     Start,
-    Step,
     Stop,
     Wait,
 )
@@ -130,7 +130,7 @@ class Performance:
                 await self._pass()
             await self._perform(step)
 
-    async def _perform(self, step: Step) -> None:
+    async def _perform(self, step: AnyStep) -> None:
         lab, ports = self._ports.lab, self._ports
         match step:
             case Set() if step.key in HELD:
@@ -203,7 +203,7 @@ class Performance:
         rate = step.rate_per_s
         seconds = step.over_s if rate is None or step.over_s is not None else abs(step.value - start) / rate
         self.step_expected_s = seconds = seconds or 0.0
-        values = {"start": start, "end": step.value, "seconds": seconds}
+        values: dict[str, Any] = {"start": start, "end": step.value, "seconds": seconds}
         self._tell("ramp", f"{device} {step.key}: {start:g} to {step.value:g} in {seconds:.3g} s", **values)
         sent = start
         while self.step_elapsed_s < seconds:
@@ -221,7 +221,7 @@ class Performance:
         rate = step.rate_per_s or abs(way) / (step.over_s or 1.0)
         self.step_expected_s = expected_s = abs(way) / rate if rate else 0.0
         timeout_s = 2 * expected_s + 60 if step.timeout_s is None else step.timeout_s
-        values = {"start": start, "end": step.value, "seconds": expected_s}
+        values: dict[str, Any] = {"start": start, "end": step.value, "seconds": expected_s}
         text = f"target of {held.spec.channel}: {start:g} to {step.value:g} in {expected_s:.3g} s"
         self._tell("ramp", text, **values)
         while held.target != step.value:

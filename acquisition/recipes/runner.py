@@ -10,11 +10,12 @@ from acquisition.errors import EclipsError, RequestRefused
 from acquisition.interlocks import InterlockLimits
 from acquisition.recipes.checks import check_recipe, devices_of
 from acquisition.recipes.performing import Performance, RecipePorts
-from acquisition.recipes.steps import Ramp, Recipe, Wait
+from acquisition.recipes.steps import Ramp, Recipe, Set, Wait
 
 log = logging.getLogger(__name__)
 
 ACTIVE = ("running", "paused", "ending")
+STATES = ("idle", *ACTIVE, "finished", "aborted", "failed")
 PERMITTED = {"running": ("recipe_pause", "recipe_abort"), "paused": ("recipe_resume", "recipe_abort"), "ending": ()}
 
 
@@ -132,7 +133,8 @@ class RecipeRunner:
             log.exception("recipe %s", performance.recipe.name)
             outcome, reason = "failed", f"{type(error).__name__}: {error}"
         self._ended_by = self._ended_by or (outcome, reason)
-        self.state, self.reason = "ending", f"{performance.where}: {reason}" if reason else ""
+        self.reason = f"{performance.where}: {reason}" if reason else ""
+        self._enter("ending")
         ended = f"recipe {performance.recipe.name} {outcome}" + (f" at {self.reason}" if reason else "")
         self.unverified = await (self._ports.rest(ended) if outcome == "finished" else self._ports.safe_state(ended))
         if await performance.settled():
@@ -168,7 +170,9 @@ class RecipeRunner:
 
     def _left_s(self, performance: Performance) -> float:
         here_s = max(0.0, (performance.step_expected_s or 0.0) - performance.step_elapsed_s)
-        return here_s + sum(_expected_s(performance.recipe, index) for index in range(performance.number, _count(performance)))
+        return here_s + sum(
+            _expected_s(performance.recipe, index) for index in range(performance.number, _count(performance))
+        )
 
 
 def _count(performance: Performance) -> int:
@@ -187,6 +191,6 @@ def _expected_s(recipe: Recipe, index: int) -> float:
     before = (
         other.value
         for other in reversed(recipe.steps[:index])
-        if hasattr(other, "key") and (other.key, other.device) == (step.key, step.device)
+        if isinstance(other, Set | Ramp) and (other.key, other.device) == (step.key, step.device)
     )
     return abs(step.value - next(before, 0.0 if step.device else step.value)) / step.rate_per_s
