@@ -67,7 +67,7 @@ class RelayHeartbeat:
     def end(self) -> None:
         """No further edge, from now on; see `closed`."""
         self._ending = True
-        self._now("the acquisition program is ending")
+        self.reason = "the acquisition program is ending"
 
     async def closed(self) -> None:
         """Wait until the line is left, low."""
@@ -106,9 +106,8 @@ class RelayHeartbeat:
     async def _toggle(self) -> None:
         high = False
         while not self._ending:
-            reason = self._unwell()
-            self._now(reason)
-            if not reason:
+            self._now(self._unwell())
+            if not self.reason:
                 high = not high
                 await asyncio.to_thread(self._line.set, high)
                 self.edges += 1

@@ -14,7 +14,8 @@ UNITS = {
     "current_target_a": ("laser current in A", 1.0),
     "flow_setpoint_mol_per_s": ("flow in sccm", 1.0 / MOL_PER_S_PER_SCCM),
 }
-FAILURES = ("warning", "alarm")
+COLOURS = {"mark": "tab:gray", "recipe_timeout": "tab:orange"}
+"""Of the lines at events; alarms have one too."""
 
 
 def draw_timeline(timeline: Timeline, path: Path) -> None:
@@ -31,15 +32,15 @@ def draw_timeline(timeline: Timeline, path: Path) -> None:
             name, _, its = channel.partition(".")
             if its == quantity:
                 shown = [float("nan") if value is None else factor * value for value in values]
-                axis.plot(times_s, shown, label=name, drawstyle="steps-post" if "set" in label else "default")
+                axis.plot(times_s, shown, label=name)
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
         if len(axis.lines) > 1:
             axis.legend(loc="upper right", fontsize="small")
         for told in timeline.events:
-            if told.name == "mark" or told.severity in FAILURES:
-                colour = "tab:red" if told.severity in FAILURES else "tab:gray"
-                axis.axvline(told.time_s, color=colour, linewidth=0.8, linestyle="--")
+            if told.name in COLOURS or told.severity == "alarm":
+                axis.axvline(told.time_s, color=COLOURS.get(told.name, "tab:red"), linewidth=0.8, linestyle="--")
+    axes[0].margins(y=0.15)
     for told in timeline.events:
         if told.name == "mark":
             axes[0].annotate(told.text, (told.time_s, axes[0].get_ylim()[1]), fontsize="small", va="top")
