@@ -16,7 +16,7 @@ from acquisition.node import AcquisitionNode
 from acquisition.recipe_ports import LabPorts
 from acquisition.recipes.parsing import MOST_CHARACTERS, parse_recipe, recipe_of
 from acquisition.recipes.runner import RecipeRunner
-from acquisition.recipes.steps import Recipe
+from acquisition.recipes.steps import Recipe, Start
 from acquisition.replay import ReplaySource
 from acquisition.run import MAX_FRAMES, RunPlan
 from acquisition.status import status_tree
@@ -100,10 +100,7 @@ class Commands:
     def __init__(self, node: AcquisitionNode) -> None:
         self._node = node
         devices = DeviceCommands(node)
-        run_commands = {
-            "start": lambda given: self._start(_checked(StartRun, given)),
-            "stop": lambda _: node.machine.stop(),
-        }
+        run_commands = {"start": self._recipe_starts_run, "stop": self._recipe_stops_run}
         self._recipes = RecipeRunner(LabPorts(node, devices, run_commands), node.settings.interlocks)
         node.recipes = self._recipes
         node.guard.before_safe_state = self._recipes.safe_state_follows
@@ -141,8 +138,8 @@ class Commands:
                 permitted=(*self._recipes.permitted, "off", "safe_state"),
             )
         value = await command(checked)
-        if name == "off" and self._recipes.drives(device):
-            await self._recipes.abort(f"{device} was switched off by hand")
+        if name in ("off", "stop_device") and self._recipes.drives(device):
+            await self._recipes.abort(f"{device} was {'stopped' if name == 'stop_device' else 'switched off'} by hand")
         return value
 
     async def _status(self, _: Nothing) -> Any:
@@ -177,7 +174,14 @@ class Commands:
     async def _recipe_start(self, start: StartRecipe) -> Any:
         if self._node.replaying is not None:
             raise RequestRefused("devices are not driven during a replay: stop it first", permitted=("stop",))
-        self._recipes.start(await asyncio.to_thread(start.parsed))
+        recipe = await asyncio.to_thread(start.parsed)
+        if self._node.machine.state != "idle" and any(isinstance(step, Start) for step in recipe.steps):
+            raise RequestRefused(
+                f"recipe {recipe.name} starts a run, and the present one is {self._node.machine.state}: end that "
+                "first, or take the start step out; nothing was sent",
+                permitted=self._node.machine.permitted,
+            )
+        self._recipes.start(recipe)
         return self._recipes.tree()
 
     async def _recipe_pause(self, _: Nothing) -> Any:
@@ -190,6 +194,14 @@ class Commands:
 
     async def _recipe_abort(self, _: Nothing) -> Any:
         return {"unverified": await self._recipes.abort()}
+
+    async def _recipe_starts_run(self, arguments: Mapping[str, Any]) -> Any:
+        return await self._start(_checked(StartRun, arguments))
+
+    async def _recipe_stops_run(self, _: Mapping[str, Any]) -> None:
+        """A run that has taken all its frames by then needs no stop."""
+        if self._node.machine.state == "acquiring":
+            await self._node.machine.stop()
 
     async def _replay(self, replay: StartReplay) -> Any:
         if self._recipes.active:

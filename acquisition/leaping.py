@@ -17,7 +17,7 @@ def run_leaping(work: Coroutine[Any, Any, T]) -> T:
         return runner.run(work)
 
 
-class _LeapingSelector(selectors.SelectSelector):
+class _LeapingSelector(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.leapt_s = 0.0

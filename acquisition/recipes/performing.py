@@ -37,6 +37,8 @@ LEAD_S = 2.0
 STALE_AFTER_S = 3.0
 EMISSION_WITHIN_S = 3.0
 TOLD_HOLDS_S = 10.0
+COMMAND_PATIENCE_S = 10.0
+"""Drivers have timeouts of their own, which are shorter."""
 
 
 class RecipePorts(Protocol):
@@ -115,8 +117,10 @@ class Performance:
             return False
         _, late = await asyncio.wait(self._tasks, timeout=2 * TICK_S)
         if late:
-            await asyncio.wait(late)
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.wait(late, timeout=COMMAND_PATIENCE_S)
+        for task in self._tasks:
+            if task.done() and not task.cancelled():
+                task.exception()  # was told when it ended the recipe, or came after that
         return bool(late)
 
     # Steps
@@ -241,10 +245,21 @@ class Performance:
     async def _begin_hold(self, step: Hold) -> None:
         device, _, key = step.by.partition(".")
         setpoint, factor = SETPOINTS[key]
+        self._require_emission(device)
         reading = usable(self._ports.readings(), step.channel, self._ports.clock.now(), step.stale_after_s)
         held = Held(step, reading, self._present(device, setpoint) / factor, limits_of(self._ports.lab, step.by))
         self.holds[f"{device}.{setpoint}"] = held
         self._tell("hold", f"{step.channel} is held at {held.target:g} by {step.by}", **held.tree())
+
+    def _require_emission(self, device: str) -> None:
+        """A hold by a laser that is off would wind up, and be let loose by a later arm."""
+        heater = self._ports.lab.heater
+        if heater is None or heater.name != device or self._armed is not None:
+            return
+        emission = self._ports.readings().get(f"{device}.emission")
+        if emission is None or not emission.valid or emission.value == 0:
+            raise RecipeFailed(f"{device} is not armed, so nothing can be held by it: put an arm step before the hold")
+        self._armed = self._ports.clock.now()
 
     async def _off(self, device: str) -> None:
         self.holds = {setpoint: held for setpoint, held in self.holds.items() if held.device != device}

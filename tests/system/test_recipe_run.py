@@ -115,6 +115,21 @@ async def test_off_by_hand_and_a_runs_fault_end_the_recipe(tmp_path: Path) -> No
         assert await at_rest(laboratory)
 
 
+async def test_a_run_under_way_is_not_disturbed_by_a_recipe_that_starts_one(tmp_path: Path) -> None:
+    async with Laboratory(write_settings(tmp_path)) as laboratory:
+        await laboratory.ask("start", record=False)
+        with pytest.raises(RequestRefused, match="starts a run, and the present one is acquiring: end that"):
+            await laboratory.ask("recipe_start", recipe=shortened({"do": "start"}))
+        steps = [{"do": "set", "device": "oxygen", "flow_sccm": 5}, {"do": "wait", "seconds": 0.3}]
+        await laboratory.ask("recipe_start", recipe={"name": "beside", "steps": steps})
+        runner = laboratory.program.node.recipes
+        assert runner is not None
+        await laboratory.until(lambda: not runner.active)
+        assert runner.state == "finished"
+        assert laboratory.program.node.machine.state == "acquiring"
+        assert await at_rest(laboratory)
+
+
 async def test_a_recipe_beyond_a_limit_sends_nothing(tmp_path: Path) -> None:
     async with Laboratory(write_settings(tmp_path, limits="oxygen_flow_sccm = 10.0")) as laboratory:
         with pytest.raises(LimitExceeded, match=r"step 9 \(set\): oxygen flow_sccm 20 is above its limit of 10"):

@@ -180,6 +180,13 @@ def test_a_ramp_whose_reading_does_not_follow_ends_and_never_drives_to_the_utmos
     assert "target 614" in targets[-1] or "target 615" in targets[-1], targets
 
 
+def test_a_hold_by_a_laser_that_is_off_is_refused_instead_of_winding_up() -> None:
+    timeline = rehearse(recipe_of({"name": "cold", "steps": [HOLD, {"do": "arm"}]}), lab, InterlockLimits())
+    assert timeline.state == "failed"
+    assert "step 1 (hold): heater is not armed" in timeline.reason
+    assert set(timeline.channels["heater.current_target_a"][1]) == {0.0}
+
+
 def test_a_pressure_is_held_by_a_flow() -> None:
     hold = {"do": "hold", "channel": "gauge.pressure_pa", "by": "hydrogen.flow_sccm", "gain": 2.0, "integral_s": 15.0}
     steps = [
