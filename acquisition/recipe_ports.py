@@ -23,7 +23,7 @@ class RecipeHost(DeviceHost, Protocol):
 
 
 class LabPorts:
-    """`acquisition.recipes.performing.RecipePorts` over a host; `run_commands` are `start` and `stop`."""
+    """`acquisition.recipes.ports.RecipePorts` over a host; `run_commands` are `start` and `stop`."""
 
     def __init__(self, host: RecipeHost, devices: DeviceCommands, run_commands: Mapping[str, RunCommand]) -> None:
         self._host = host

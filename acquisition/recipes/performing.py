@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
-from acquisition.clock import Clock, Instant
-from acquisition.devices import Reading
-from acquisition.lab import Lab
+from acquisition.clock import Instant
 from acquisition.recipes.checks import devices_of, limits_of
 from acquisition.recipes.holding import Held, RecipeFailed, usable
+from acquisition.recipes.ports import RecipePorts
 from acquisition.recipes.steps import (
     HELD,
     READ_BACK,
@@ -39,37 +37,6 @@ EMISSION_WITHIN_S = 3.0
 TOLD_HOLDS_S = 10.0
 COMMAND_PATIENCE_S = 10.0
 """Drivers have timeouts of their own, which are shorter."""
-
-
-class RecipePorts(Protocol):
-    """What a recipe needs of the program that it lives in. Commands are checked like an operator's, but are none: a
-    recipe is no sign of life of anybody."""
-
-    @property
-    def lab(self) -> Lab: ...
-
-    @property
-    def clock(self) -> Clock: ...
-
-    def readings(self) -> Mapping[str, Reading]: ...
-
-    def trouble(self, devices: frozenset[str]) -> str:
-        """Which of the devices is lost, or what the run's fault is; empty when all is well."""
-        ...
-
-    async def command(self, name: str, arguments: Mapping[str, Any]) -> Any: ...
-
-    async def steer(self, device: str, setpoint: str, value: float) -> None:
-        """Like the command `set`, but one of many small ones: told by the recipe as a whole."""
-        ...
-
-    def tell(self, name: str, text: str, severity: str = "info", **details: Any) -> None: ...
-
-    async def safe_state(self, reason: str) -> list[str]: ...
-
-    async def rest(self, reason: str) -> list[str]:
-        """Laser and gas to rest, verified; the scan goes on."""
-        ...
 
 
 class Performance:

@@ -9,7 +9,8 @@ from typing import Any
 from acquisition.errors import EclipsError, RequestRefused
 from acquisition.interlocks import InterlockLimits
 from acquisition.recipes.checks import check_recipe, devices_of
-from acquisition.recipes.performing import Performance, RecipePorts
+from acquisition.recipes.performing import Performance
+from acquisition.recipes.ports import RecipePorts
 from acquisition.recipes.steps import Ramp, Recipe, Set, Wait
 
 log = logging.getLogger(__name__)
