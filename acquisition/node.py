@@ -22,8 +22,10 @@ from acquisition.endpoints import CurveKeys, Endpoints
 from acquisition.errors import EclipsError, RecordingFailed
 from acquisition.frames import Event, Frame, Heartbeat, JoinedValue, Result, RunFinished, RunStarted, StateSample
 from acquisition.guard import Guard
+from acquisition.heartbeat import HeartbeatLine, RelayHeartbeat
 from acquisition.interlocks import InterlockLimits
 from acquisition.lab import Lab
+from acquisition.recipes.runner import RecipeRunner
 from acquisition.recording import RecordedRun, Recorder
 from acquisition.recording.disk import LOW_SPACE_BYTES
 from acquisition.recording.heights import put_heights_in_order
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 
 HOUSEKEEPING_INTERVAL_S = 0.5
 NO_WORKER_PATIENCE_S = 30.0
+RELAY_AT_END_S = 0.5
 SOURCE = "acquisition"
 
 
@@ -43,7 +46,7 @@ SOURCE = "acquisition"
 class NodeSettings:
     """`scan` is the default raster of a run, `fuse_frames` how many frames it fuses when it does not say; a run is
     refused that would leave less than `low_space_bytes` free, and ended in order once less is free. `restarts`: how
-    often a supervisor had to start this program again."""
+    often a supervisor had to start this program again. `relay` carries the heartbeat of a relay in the laser's loop."""
 
     endpoints: Endpoints
     runs_folder: Path
@@ -54,6 +57,8 @@ class NodeSettings:
     fuse_frames: int = 0
     low_space_bytes: int = LOW_SPACE_BYTES
     restarts: int = 0
+    relay: HeartbeatLine | None = None
+    relay_period_s: float = 0.5
 
 
 class AcquisitionNode:
@@ -82,6 +87,11 @@ class AcquisitionNode:
         self.state = StateKeeper(lab.devices, clock, self._take_sample)
         self.guard = Guard(lab, self.state, settings.interlocks, clock, self.tell)
         self.machine = RunMachine(settings.runs_folder, clock, self, settings.low_space_bytes)
+        self.recipes: RecipeRunner | None = None
+        self.relay: RelayHeartbeat | None = None
+        if settings.relay is not None:
+            period_s = settings.relay_period_s
+            self.relay = RelayHeartbeat(settings.relay, period_s, self.guard.unwell, clock, self._relay_changed)
 
     async def start(self) -> None:
         """Bind the stream, connect the devices (which brings them to rest) and begin to watch over them."""
@@ -90,17 +100,27 @@ class AcquisitionNode:
         self.stream = StreamServer(self._context, endpoints, self._take_result, self.settings.ring_bytes, keys)
         await self.state.start()
         self._tasks = [asyncio.create_task(self.guard.watch()), asyncio.create_task(self._keep_house())]
+        if self.relay is not None:
+            self.relay.start()
 
     async def end(self) -> None:
         """Lab to rest first; then the run ends in order and its missing heights are waited for."""
         self.machine.end_soon()
-        await self.guard.safe_state("the acquisition program is ending")
+        making_safe = asyncio.create_task(self.guard.safe_state("the acquisition program is ending"))
+        await asyncio.wait([making_safe], timeout=RELAY_AT_END_S)
+        if self.relay is not None:  # however long the devices take to answer
+            self.relay.end()
+        await making_safe
+        if self.recipes is not None:
+            await self.recipes.wait()
         await self.machine.wait()
         await self.heights_made()
         for recorder in list(self._recorders.values()):
             await self._close_incomplete(recorder, "the program ended before all heights were made")
         for task in self._tasks:
             task.cancel()
+        if self.relay is not None:
+            await self.relay.closed()
         await self.state.stop()
 
     def close(self) -> None:
@@ -114,6 +134,11 @@ class AcquisitionNode:
         if self.machine.state != "acquiring" or progress is None:
             return None
         return progress.plan.source if isinstance(progress.plan.source, ReplaySource) else None
+
+    @property
+    def run_fault(self) -> str:
+        """Why the run is in its fault state; empty when it is not."""
+        return self.machine.fault if self.machine.state == "fault" else ""
 
     @property
     def run_id(self) -> str:
@@ -287,6 +312,15 @@ class AcquisitionNode:
         acquiring = self.machine.state == "acquiring" and self.replaying is None
         if acquiring and progress is not None and progress.recorder is not None:
             self._record(progress.recorder.write_state, sample)
+
+    def _relay_changed(self, reason: str) -> None:
+        if reason:
+            text, way_out = f"the laser's relay gets no heartbeat: {reason}", "mend the cause; the beat then resumes"
+            self.guard.alarms.sound("relay", text, way_out, self.clock.now().utc_ns)
+            self.tell("relay", text, "alarm")
+        else:
+            self.guard.alarms.cease("relay")
+            self.tell("relay", "the laser's relay gets its heartbeat")
 
     def _record(self, write: Callable[[Any], None], message: Any) -> None:
         try:

@@ -40,6 +40,8 @@ def status_tree(node: AcquisitionNode) -> dict[str, Any]:
         "frame_age_s": _frame_age_s(node, progress),
         "devices": _device_trees(node),
         "interlocks": node.guard.tree(),
+        "relay": node.relay.tree() if node.relay else None,
+        "recipe": node.recipes.tree() if node.recipes else None,
         "workers": node.stream.workers(),
         "alarms": node.guard.alarms.tree(),
         "simulated": node.lab.simulated,

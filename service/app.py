@@ -21,7 +21,7 @@ from service.auth import COOKIE, KeyCheck
 from service.hub import Hub
 from service.metrics import Metrics, RequestMeter
 from service.problems import PROBLEMS, problem
-from service.routes import devices, live, metrics, plan, run, runs, status
+from service.routes import devices, live, metrics, plan, recipe, run, runs, status
 from service.routes.shared import Services
 from service.run_control import RunControl
 from service.settings import Settings
@@ -49,7 +49,7 @@ def create_app(settings: Settings, key: str) -> FastAPI:
         context.destroy(linger=200)
 
     app = FastAPI(title="eclips-live", version="1", lifespan=lifespan, openapi_url=None)
-    for routes in (status, plan, run, runs, devices, live, metrics):
+    for routes in (status, plan, run, recipe, runs, devices, live, metrics):
         app.include_router(routes.router, prefix="/api/v1", dependencies=[Depends(check)], responses=PROBLEMS)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     app.add_middleware(RequestMeter)

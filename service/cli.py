@@ -8,7 +8,7 @@ import sys
 import typer
 
 from acquisition.errors import EclipsError
-from service.commands import emulate, live, plan, recordings, tools, train
+from service.commands import emulate, live, plan, recipe, recordings, tools, train
 from service.logs import tell_terminal
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for group in (live, recordings, plan, train, emulate, tools):
+for group in (live, recipe, recordings, plan, train, emulate, tools):
     group.add_to(app)
 
 

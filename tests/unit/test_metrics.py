@@ -57,6 +57,8 @@ DOCUMENTED = {
     "eclips_disk_low_space_bytes": "gauge",
     "eclips_interlock_permit": "gauge",
     "eclips_interlock_input_good": "gauge",
+    "eclips_recipe_state": "gauge",
+    "eclips_recipe_step": "gauge",
     "eclips_alarms_active": "gauge",
     "eclips_alarms_standing": "gauge",
     "eclips_device_connected": "gauge",

@@ -35,16 +35,20 @@ class Device:
 async def test_a_driver_that_fails_in_any_way_holds_up_nobody_and_is_tried_again() -> None:
     broken = Device("broken", TypeError("open() got an unexpected keyword argument"))
     refusing = Device("refusing", RequestRefused("not while the door is open"))
-    keeper = StateKeeper(
-        {one.name: one for one in (broken, refusing, Device("gauge"))}, SystemClock(), lambda channel, reading: None
-    )
+    heard, missing = asyncio.Event(), {"broken.pressure_pa", "refusing.pressure_pa", "gauge.pressure_pa"}
+
+    def hear(channel: str, reading: Reading) -> None:
+        missing.discard(channel)
+        if not missing:
+            heard.set()
+
+    keeper = StateKeeper({one.name: one for one in (broken, refusing, Device("gauge"))}, SystemClock(), hear)
     async with asyncio.timeout(30):
         await keeper.start()
         assert keeper.connections["gauge"].connected
         assert "TypeError: open() got an unexpected keyword" in keeper.connections["broken"].reason
         assert keeper.connections["refusing"].reason == "not while the door is open"
         broken.error = refusing.error = None
-        while not {"broken.pressure_pa", "refusing.pressure_pa"} <= set(keeper.latest()):
-            await asyncio.sleep(0.05)  # noqa: ASYNC110 the keeper knows no event for it
+        await heard.wait()
         await keeper.stop()
     assert keeper.latest()["broken.pressure_pa"].valid
