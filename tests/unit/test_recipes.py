@@ -114,7 +114,7 @@ def hold(**changes: Any) -> dict[str, Any]:
     ("step", "value", "limit", "setting"),
     [
         ({"do": "set", "device": "heater", "current_a": 1.8}, 1.8, 1.5, "limits.heater_current_a"),
-        ({"do": "ramp", "device": "oxygen", "flow_sccm": 40, "over_s": 5}, 40, 30, "limits.oxygen_flow_sccm"),
+        ({"do": "ramp", "device": "oxygen", "flow_sccm": 40, "over_s": 5}, 40, 30, "limits.flow_sccm.oxygen"),
         ({"do": "move", "x_um": 6000}, 6e-3, 5e-3, "limits.stage_travel_m"),
         ({"do": "set", "device": "pyrometer", "emissivity": 1.2}, 1.2, 1.0, "the pyrometer's range"),
         ({"do": "set", "temperature_k": 1500}, 1500, 1300, "interlocks.temperature_max_k"),
