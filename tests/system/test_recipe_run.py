@@ -131,7 +131,9 @@ async def test_a_run_under_way_is_not_disturbed_by_a_recipe_that_starts_one(tmp_
 
 
 async def test_a_recipe_beyond_a_limit_sends_nothing(tmp_path: Path) -> None:
-    async with Laboratory(write_settings(tmp_path, limits="flow_sccm = { hydrogen = 150.0, oxygen = 10.0 }")) as laboratory:
+    async with Laboratory(
+        write_settings(tmp_path, limits="flow_sccm = { hydrogen = 150.0, oxygen = 10.0 }")
+    ) as laboratory:
         with pytest.raises(LimitExceeded, match=r"step 9 \(set\): oxygen flow_sccm 20 is above its limit of 10"):
             await laboratory.ask("recipe_start", recipe=shortened())
         assert await at_rest(laboratory)
