@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from acquisition.endpoints import check_reachable_only_by_friends
 from acquisition.errors import BadInput
 from acquisition.instrument import four_quadrant, load_instrument
-from hardware_drivers.tiff_folder import read_image_sets
-from hardware_drivers.tiff_metadata import read_image_file
+from hardware_drivers.tiff.image_file import read_image_file
+from hardware_drivers.tiff.sets import read_image_sets
 from hostile import Change, bounded_memory, changed, changes, few, replace_somewhere, usual
 from service import wiring
 from service.settings import load_settings

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from acquisition.errors import BadInput
 from acquisition.instrument import four_quadrant
-from hardware_drivers.tiff_folder import read_image_sets
-from hardware_drivers.tiff_metadata import read_image_file
+from hardware_drivers.tiff.image_file import read_image_file
+from hardware_drivers.tiff.sets import read_image_sets
 
 FEI_TEXT = "\r\n".join(
     [
@@ -129,7 +129,7 @@ def test_a_resolution_in_centimetres_is_believed_unless_it_is_a_screen_s(
     tmp_path: Path, per_cm: int, expected_m: float | None
 ) -> None:
     tifffile.imwrite(tmp_path / "x.tif", IMAGES[0], resolution=(per_cm, per_cm), resolutionunit="CENTIMETER")
-    assert read_image_file(tmp_path / "x.tif").pixel_size_m == (expected_m and pytest.approx(expected_m))
+    assert read_image_file(tmp_path / "x.tif").told.pixel_size_m == (expected_m and pytest.approx(expected_m))
 
 
 def test_names_that_can_be_grouped_in_two_ways_are_not_guessed(tmp_path: Path) -> None:
