@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from acquisition.errors import BadInput
 from acquisition.instrument import Instrument
 from hardware_drivers.tiff.image_file import ImageFile, read_image_file
+from hardware_drivers.tiff.naming import channel_pattern, order_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ def image_set(images: Sequence[ImageFile], instrument: Instrument) -> ImageSet:
     images = _as_they_say(images, instrument)
     sizes = {image.pages.shape[1:] for image in images}
     if len(sizes) > 1:
-        told = ", ".join(f"{image.path.name} {image.pages.shape[1:]}" for image in images)
-        raise BadInput(f"the images of a set differ in size: {told}")
+        shown = ", ".join(f"{image.path.name} {image.pages.shape[1:]}" for image in images)
+        raise BadInput(f"the images of a set differ in size: {shown}")
     for name in ("pixel_size_m", "energy_ev", "working_distance_m"):
         values = {getattr(image.told, name) for image in images}
         if len(values) > 1:
@@ -119,12 +119,7 @@ def _in_order(
 
 
 def _by_pattern(files: Sequence[Path], pattern: str) -> dict[str, dict[str, Path]]:
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise BadInput(f"pattern {pattern!r} is no regular expression: {error}") from error
-    if "channel" not in expression.groupindex:
-        raise BadInput(f"pattern {pattern!r} has no group (?P<channel>...)")
+    expression = channel_pattern(pattern)
     groups: dict[str, dict[str, Path]] = {}
     for path in files:
         match = expression.search(path.name)
@@ -175,12 +170,7 @@ def _masked(files: Sequence[Path], place: int) -> dict[str, dict[str, Path]]:
 
 def _in_natural_order(groups: Mapping[str, dict[str, Path]]) -> dict[str, dict[str, Path]]:
     """Frame 9 before frame 10."""
-    return dict(sorted(groups.items(), key=lambda item: _text_and_numbers(item[0])))
-
-
-def _text_and_numbers(name: str) -> list[tuple[str, int]]:
-    parts = re.split(r"(\d+)", name)
-    return [(text, int(number)) for text, number in zip(parts[::2], [*parts[1::2], "-1"], strict=True)]
+    return dict(sorted(groups.items(), key=lambda item: order_of(item[0])))
 
 
 def _add(group: dict[str, Path], channel: str, path: Path) -> None:
