@@ -26,7 +26,7 @@ def send(address, key, header, images):
         if answer.status == 200:
             return json.loads(text)
         if answer.status != 503:
-            raise RuntimeError("%d: %s" % (answer.status, text))
+            raise RuntimeError(f"{answer.status}: {text}")
         time.sleep(float(answer.getheader("Retry-After", "1")))
 
 
@@ -37,4 +37,4 @@ if __name__ == "__main__":
         header.update(number=number, time_ns=int(time.time() * 1e9), pixel_size_m=5e-9, dwell_time_s=1e-6)
         shades = [array.array("H", [1000 * (place + 1) + number] * (width * height)) for place in range(4)]
         images = [(shade.tobytes if hasattr(shade, "tobytes") else shade.tostring)() for shade in shades]
-        sys.stdout.write("%s\n" % send(sys.argv[1], sys.argv[2], header, images))
+        sys.stdout.write(json.dumps(send(sys.argv[1], sys.argv[2], header, images)) + "\n")

@@ -256,7 +256,7 @@ class PushDetector(PassiveDetector):
     async def _images(self, reader: asyncio.StreamReader, header: PushedHeader) -> NDArray[np.uint16]:
         """(S, H, W) in the instrument's order."""
         images = np.empty((len(header.segments), header.height_px, header.width_px), np.uint16)
-        held, at = memoryview(images.view(np.uint8).reshape(-1)), 0
+        held, at = images.data.cast("B"), 0
         while at < len(held):
             piece = await reader.read(min(PIECE_BYTES, len(held) - at))
             if not piece:

@@ -152,14 +152,18 @@ class FolderDetector(PassiveDetector):
         try:
             found = image_set([read_image_file(path) for path in one.files], self._instrument)
             if not self._watch.unchanged(one):
-                return self._again(one, "its files changed while they were read")
+                self._again(one, "its files changed while they were read")
+                return None
             self._check_size(found)
         except BadInput as refused:
             if isinstance(refused.__cause__, OSError):
-                return self._again(one, str(refused))
-            return self._refuse(one, str(refused))
+                self._again(one, str(refused))
+                return None
+            self._refuse(one, str(refused))
+            return None
         except OSError as error:
-            return self._again(one, self._unreachable(error))
+            self._again(one, self._unreachable(error))
+            return None
         self._failing.pop(one.key, None)
         return Given(found.images, found.instrument, self._ended(one), _hardware_time_ns(found))
 

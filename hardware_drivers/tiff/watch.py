@@ -84,8 +84,16 @@ class FolderWatch:
         return len(self._waiting)
 
     def leave_present(self) -> None:
-        """What is there now is none of ours. Raises `OSError` as the file system gives it."""
-        self._done.update(self._present())
+        """What is there now is none of ours, nor what is being written of it. Raises `OSError` as the file system
+        gives it."""
+        present = self._present()
+        self._done.update(present)
+        newest_ns = max((changed_ns for _, changed_ns in present.values()), default=0)
+        recent = [name for name, (_, changed_ns) in present.items() if newest_ns - changed_ns <= self.patience_s * 1e9]
+        for group in self.naming.groups(recent):
+            whole = frozenset(channel for channel, name in group.files.items() if self._pages(name) > 0)
+            if len(whole) < self.segments:
+                _remember(self._given_up, group.key, whole)
 
     def look(self, now_s: float) -> None:
         """Put what has become whole into `found`, in order. Raises `OSError` when the folder cannot be reached; that
@@ -152,6 +160,12 @@ class FolderWatch:
                 file.pages, file.reason = pages, ""
         except (BadInput, OSError) as error:
             file.reason = str(error)
+
+    def _pages(self, name: str) -> int:
+        try:
+            return check_whole(self.folder / name)
+        except (BadInput, OSError):
+            return 0
 
     def _overwritten(self, name: str) -> None:
         """A set that mixes an old file with new ones would be worse than none: its other files go with it."""
@@ -228,7 +242,7 @@ class FolderWatch:
     def _leave_remainder(self, group: Group) -> None:
         if any(self._waiting[name].pages == 0 for name in group.files.values()):
             return
-        self.news.append(f"{', '.join(group.files.values())} came after the set {group.key} was given up: left out")
+        self.news.append(f"{', '.join(group.files.values())} came after the set {group.key} was given up: left out too")
         self._given_up[group.key] |= set(group.files)
         self._drop(group.files.values())
 
