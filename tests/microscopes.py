@@ -194,7 +194,8 @@ async def converse(url: str, request: bytes) -> tuple[int, dict[str, Any]]:
     try:
         writer.write(request)
         await writer.drain()
-        answer = await asyncio.wait_for(reader.read(), 30)
+        async with asyncio.timeout(30):
+            answer = await reader.read()
     finally:
         writer.close()
     head, _, body = answer.partition(b"\r\n\r\n")
