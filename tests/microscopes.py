@@ -58,7 +58,7 @@ JEOL_TEXT = (
 )
 
 
-def fei_tags(segment: str = "A", **values: float) -> list[Any]:
+def fei_tags(segment: str = "A", **values: float | str) -> list[Any]:
     usual = {
         "energy_ev": 7000.0,
         "working_distance_m": 0.00501,
