@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from acquisition.errors import BadInput
 
@@ -24,6 +26,13 @@ class Group:
     doubt: str = ""
 
 
+class Mask(NamedTuple):
+    """A name without the letter at `place`."""
+
+    key: str
+    place: int
+
+
 class Naming:
     """Groups names by the user's pattern, a regular expression with a group `channel`. Without one, the channel is the
     last place in the name that says a segment's name (`x_A_007`, `detectorA`, `Q1-x`); where no segment is named, it
@@ -38,7 +47,7 @@ class Naming:
         tokens = "|".join(re.escape(name) for name in sorted(segments, key=len, reverse=True))
         worded = all(re.search(r"[^\W\d]", name) for name in segments)
         self._token = re.compile(rf"(?<![A-Z])(?P<channel>{tokens})(?![^\W_])") if worded else None
-        self._place: int | None = None
+        self._places: set[int] | None = None
 
     def groups(self, names: Collection[str]) -> list[Group]:
         """Complete groups have one file per segment; names that the pattern does not match are left out."""
@@ -67,33 +76,29 @@ class Naming:
         return last
 
     def _by_one_letter(self, names: Sequence[str]) -> list[Group]:
-        masked: dict[tuple[str, int], dict[str, str]] = {}
-        of: dict[str, list[tuple[str, int]]] = {name: [] for name in names}
-        for name in names:
-            for place, key in self._masks(name):
-                masked.setdefault((key, place), {})[name[place]] = name
-                of[name].append((key, place))
-        chosen: dict[tuple[str, int], dict[str, str]] = {}
-        doubtful = set[tuple[str, int]]()
-        for name in names:
-            whole = [mask for mask in of[name] if len(masked[mask]) == len(self._segments)]
-            largest = max(of[name], key=lambda mask: (len(masked[mask]), mask[1]), default=(name, 0))
+        masks = {name: list(self._masks(name)) for name in names}
+        masked: dict[Mask, int] = Counter(mask for several in masks.values() for mask in several)
+        chosen: dict[Mask, dict[str, str]] = {}
+        doubtful = set[Mask]()
+        for name, several in masks.items():
+            whole = [mask for mask in several if masked[mask] == len(self._segments)]
+            largest = max(several, key=lambda mask: (masked[mask], mask.place), default=Mask(name, 0))
             mask = whole[-1] if whole else largest
-            chosen.setdefault(mask, {})[name[mask[1]]] = name
+            chosen.setdefault(mask, {})[name[mask.place]] = name
             if len(whole) > 1:
                 doubtful.add(mask)
-        for (_, place), files in chosen.items():
+        for mask, files in chosen.items():
             if len(files) == len(self._segments) and not doubtful:
-                self._place = place
-        return [Group(mask[0], files, DOUBT if mask in doubtful else "") for mask, files in chosen.items()]
+                self._places = {mask.place, mask.place - len(mask.key)}
+        return [Group(mask.key, files, DOUBT if mask in doubtful else "") for mask, files in chosen.items()]
 
-    def _masks(self, name: str) -> Iterator[tuple[int, str]]:
-        """Places counted from the end, since what comes before the channel often grows a digit (frame 9, frame 10)."""
-        end = len(name) - len(name.rpartition(".")[0]) if "." in name else 0
-        places = range(-len(name), -end) if self._place is None else (self._place,)
+    def _masks(self, name: str) -> Iterator[Mask]:
+        """Places that were found before are counted from both ends: a number on the other side may grow a digit."""
+        stem = len(name.rpartition(".")[0] or name)
+        places = range(stem) if self._places is None else sorted({place % len(name) for place in self._places})
         for place in places:
-            if -place <= len(name) and name[place].isalnum():
-                yield place, f"{name[:place]}*{name[len(name) + place + 1 :]}"
+            if place < stem and name[place].isalnum():
+                yield Mask(f"{name[:place]}*{name[place + 1 :]}", place)
 
 
 def order_of(name: str) -> Order:
