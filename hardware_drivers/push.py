@@ -161,7 +161,10 @@ class PushDetector(PassiveDetector):
         self._connections.add(task)
         try:
             await self._answer(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, OSError):
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        except asyncio.CancelledError:
+            # Only leaving cancels. Streams of Python 3.11 take a task that ends cancelled for one that failed.
             pass
         finally:
             self._connections.discard(task)

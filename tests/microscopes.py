@@ -22,6 +22,7 @@ from hardware_drivers.passive_detector import PassiveDetector
 Images = NDArray[np.uint16]
 Save = Callable[[int, Images, Instrument], Awaitable[None]]
 PAUSE_S = 0.02
+GENEROUS_S = 30.0
 
 FEI_TEXT = "\r\n".join(
     [
@@ -187,16 +188,26 @@ async def post(url: str, key: str, body: bytes) -> tuple[int, dict[str, Any]]:
     return await converse(url, head.encode() + body)
 
 
-async def converse(url: str, request: bytes) -> tuple[int, dict[str, Any]]:
-    """Status and answer to anything at all; status 0 where there was none."""
+async def converse(url: str, request: bytes, ended: bool = False) -> tuple[int, dict[str, Any]]:
+    """Status and answer to anything at all, after which nothing follows if it is `ended`; 0 where there was none."""
     host, port = url.removeprefix("http://").partition("/")[0].rsplit(":", 1)
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
         writer.write(request)
-        await writer.drain()
-        async with asyncio.timeout(30):
+        if ended:
+            writer.write_eof()
+        async with asyncio.timeout(GENEROUS_S):
             answer = await reader.read()
+    except ConnectionError:
+        return 0, {}
     finally:
         writer.close()
     head, _, body = answer.partition(b"\r\n\r\n")
     return (int(head.split(b" ")[1]), json.loads(body)) if head else (0, {})
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """What is waited for lies in another thread, another program or the file system: there is no event to await."""
+    async with asyncio.timeout(GENEROUS_S):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from acquisition.errors import BadInput, DeviceFailed
 from acquisition.frames import Exposure
 from acquisition.instrument import four_quadrant
 from hardware_drivers.tiff.folder import FolderDetector, folder_detector
-from microscopes import HITACHI_TEXT, scan_of, write_set
+from microscopes import HITACHI_TEXT, scan_of, until, write_set
 
 HEIGHT, WIDTH = 24, 40
 SCAN = ScanRequest(WIDTH, HEIGHT, pixel_size_m=1e-8, dwell_time_s=1e-6)
@@ -53,12 +53,6 @@ async def following(exposures: AsyncIterator[Exposure], count: int) -> list[int]
             np.testing.assert_array_equal(exposure.images, scan_of(number, HEIGHT, WIDTH))
             numbers.append(number)
     return numbers
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(GENEROUS_S):
-        while not true():  # noqa: ASYNC110 - what is waited for lies in another thread or in the file system
-            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -321,7 +315,7 @@ async def test_a_sidecar_is_waited_for_where_the_microscope_writes_one(tmp_path:
 async def test_a_folder_that_goes_away_is_waited_for_and_its_sets_are_taken(tmp_path: Path) -> None:
     share, elsewhere = tmp_path / "share", tmp_path / "elsewhere"
     share.mkdir()
-    async with watching(share, patience_s=0.5) as (detector, exposures):
+    async with watching(share, patience_s=1.5) as (detector, exposures):
         save(share, 1)
         assert await following(exposures, 1) == [1]
         save(share, 2, segments="AB")
@@ -330,7 +324,7 @@ async def test_a_folder_that_goes_away_is_waited_for_and_its_sets_are_taken(tmp_
         share.rename(elsewhere)
         await until(lambda: bool(detector._away))
         assert "cannot be reached" in (await detector.read())["files_waiting"].reason
-        await asyncio.sleep(0.7)
+        await asyncio.sleep(1.8)
         write_set(elsewhere, "scan2", scan_of(2, HEIGHT, WIDTH)[2:], INSTRUMENT, "CD")
         save(elsewhere, 3)
         elsewhere.rename(share)
