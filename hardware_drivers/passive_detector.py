@@ -90,6 +90,7 @@ class PassiveDetector(ABC):
         if self._size_px == (0, 0):
             raise RequestRefused(f"{self.name} does not know which size to expect", permitted=("configure",))
         if not self._armed:
+            self._last_end = None
             await self._begin()
         self._armed = True
 

@@ -6,17 +6,16 @@ import asyncio
 import hmac
 import sys
 from http import HTTPStatus
-from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from acquisition.clock import Clock, Instant, SystemClock
 from acquisition.devices import Limits, Readings
 from acquisition.errors import BadInput, DeviceFailed
 from acquisition.instrument import Instrument
 from hardware_drivers.passive_detector import Given, PassiveDetector
+from hardware_drivers.push_header import PushedHeader, checked_header
 from hardware_drivers.push_http import MOST_HEAD_BYTES, PIECE_BYTES, Refusal, Request, answer, read_request, refuse
 
 PATH = "/frames"
@@ -24,29 +23,6 @@ SHORTEST_KEY = 16
 MOST_CONNECTIONS = 16
 RETRY_AFTER_S = 1
 SIZE_LIMITS = Limits(1, 16_384, "detector.size_limit_px")
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Integer = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-class PushedHeader(BaseModel):
-    """The line of JSON before the pixels. `number` counts the sender's scans, `time_ns` is its own clock's, of any
-    epoch; what else is None is as configured. Pixels follow as little-endian uint16, row by row, image by image in the
-    order of `segments`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    segments: list[str]
-    width_px: Integer
-    height_px: Integer
-    dtype: Literal["uint16"]
-    number: Integer
-    time_ns: Integer | None = None
-    pixel_size_m: Positive | None = None
-    dwell_time_s: Positive | None = None
-    energy_ev: Positive | None = None
-    working_distance_m: Positive | None = None
-    current_a: Positive | None = None
 
 
 def push_detector(
@@ -111,6 +87,10 @@ class PushDetector(PassiveDetector):
             raise DeviceFailed(f"{self.name} is not connected; enter it first (async with)")
         host, port = self._server.sockets[0].getsockname()[:2]
         return f"http://{f'[{host}]' if ':' in host else host}:{port}{PATH}"
+
+    @property
+    def _names(self) -> list[str]:
+        return [segment.name for segment in self._instrument.detector.segments]
 
     async def read(self) -> Readings:
         self._require_connection()
@@ -206,7 +186,7 @@ class PushDetector(PassiveDetector):
             if request.headers.get("expect", "").lower() == "100-continue":
                 writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             line = await _header_line(reader)
-            header = self._header(line, length)
+            header = checked_header(line, length, self._names, self._size_px)
             if self._last is not None and (header.number, header.time_ns) == (self._last.number, self._last.time_ns):
                 return {"number": header.number, "taken": False, "detail": "this frame was taken before"}
             images = await self._images(reader, header)
@@ -228,33 +208,13 @@ class PushDetector(PassiveDetector):
 
     def _expected(self) -> dict[str, object]:
         height, width = self._size_px
-        segments = [segment.name for segment in self._instrument.detector.segments]
-        return {"armed": self._armed, "segments": segments, "width_px": width, "height_px": height, "dtype": "uint16"}
-
-    def _header(self, line: bytes, length: int) -> PushedHeader:
-        """What the line says, if it fits the run and the body's length fits it: only then is memory taken."""
-        try:
-            header = PushedHeader.model_validate_json(line)
-        except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, p['loc'])) or 'header'}: {p['msg']}" for p in error.errors()[:8])
-            raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, f"the header is not one: {problems}") from None
-        expected = self._expected()
-        names = expected["segments"]
-        if not isinstance(names, list) or sorted(header.segments) != sorted(names):
-            raise Refusal(
-                HTTPStatus.UNPROCESSABLE_ENTITY, f"segments are {header.segments[:16]}, the instrument has {names}"
-            )
-        if (header.height_px, header.width_px) != self._size_px:
-            raise Refusal(
-                HTTPStatus.UNPROCESSABLE_ENTITY,
-                f"the images are {header.width_px} x {header.height_px} px, the run was started for "
-                f"{self._size_px[1]} x {self._size_px[0]}: scan so, or start a run of that size",
-            )
-        promised = len(line) + len(names) * header.width_px * header.height_px * 2
-        if length != promised:
-            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if length > promised else HTTPStatus.BAD_REQUEST
-            raise Refusal(status, f"the body has {length} bytes; header and images of uint16 make {promised}")
-        return header
+        return {
+            "armed": self._armed,
+            "segments": self._names,
+            "width_px": width,
+            "height_px": height,
+            "dtype": "uint16",
+        }
 
     async def _images(self, reader: asyncio.StreamReader, header: PushedHeader) -> NDArray[np.uint16]:
         """(S, H, W) in the instrument's order."""
@@ -269,8 +229,7 @@ class PushDetector(PassiveDetector):
             at += len(piece)
         if sys.byteorder == "big":
             images.byteswap(inplace=True)
-        names = [segment.name for segment in self._instrument.detector.segments]
-        order = [header.segments.index(name) for name in names]
+        order = [header.segments.index(name) for name in self._names]
         return images if order == sorted(order) else np.ascontiguousarray(images[order])
 
     def _take(self, header: PushedHeader, images: NDArray[np.uint16], arrived: Instant) -> None:

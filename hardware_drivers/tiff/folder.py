@@ -40,11 +40,11 @@ def folder_detector(
     """Takes sets of images, one per segment of `instrument`, as they become whole in `folder`.
 
     `pattern`: regular expression with a group `channel`; without one see `naming.Naming`. `existing`: whether files
-    that are there when a run is armed are taken. `sidecar`: suffix of the text that the microscope writes beside each
-    image (`.txt` of Hitachi and JEOL) and that is waited for. `patience_s`: how long a set may lack a segment.
-    `settle_s`: how long a file must have stayed as it is, which only matters where a copy reserves its full size
-    first. `poll_s`: how often the folder is looked at. It is polled because a network drive does not report what other
-    machines write, and because a file must be looked at twice to be seen to have settled.
+    that are there when a run is armed are taken, each once as long as the program runs. `sidecar`: suffix of the text
+    that the microscope writes beside each image (`.txt` of Hitachi and JEOL) and that is waited for. `patience_s`: how
+    long a set may lack a segment. `settle_s`: how long a file must have stayed as it is, which matters where a copy
+    reserves its full size first. `poll_s`: how often the folder is looked at. It is polled because a network drive
+    does not report what other machines write, and because a file must be looked at twice to be seen to have settled.
 
     Raises `BadInput` for a pattern or times that cannot be.
     """
@@ -109,12 +109,15 @@ class FolderDetector(PassiveDetector):
         pass
 
     async def _begin(self) -> None:
-        self._watch, self._refused, self._failing = self._new_watch(), 0, {}
-        if self._existing == "leave":
+        watch = self._new_watch()
+        if self._existing == "take":
+            watch.go_on_after(self._watch)
+        else:
             try:
-                await asyncio.to_thread(self._watch.leave_present)
+                await asyncio.to_thread(watch.leave_present)
             except OSError as error:
                 raise DeviceFailed(f"{self.name}: {self._unreachable(error)}") from error
+        self._watch, self._refused, self._failing = watch, 0, {}
 
     def _end(self) -> None:
         self._collect_news()

@@ -95,6 +95,12 @@ class FolderWatch:
             if len(whole) < self.segments:
                 _remember(self._given_up, group.key, whole)
 
+    def go_on_after(self, earlier: FolderWatch) -> None:
+        """What an earlier watch of the folder has taken or left is not taken again."""
+        while earlier.found:
+            earlier.put_back(earlier.found.popleft())
+        self._done.update(earlier._done)
+
     def look(self, now_s: float) -> None:
         """Put what has become whole into `found`, in order. Raises `OSError` when the folder cannot be reached; that
         time does not count against anybody's patience."""

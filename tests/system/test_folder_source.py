@@ -257,6 +257,17 @@ async def test_files_that_are_there_already_are_taken_only_if_asked(
         assert await following(exposures, len(expected)) == expected
 
 
+async def test_what_one_run_took_the_next_one_does_not_take_again(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    async with watching(tmp_path, existing="take") as (detector, exposures):
+        assert await following(exposures, 1) == [1]
+        save(tmp_path, 2)
+        await exposures.aclose()  # type: ignore[attr-defined]
+        await detector.arm()
+        async with aclosing(detector.exposures(None)) as again:  # type: ignore[type-var]
+            assert await following(again, 1) == [2]
+
+
 async def test_a_set_that_was_being_saved_as_the_run_began_holds_nothing_up(tmp_path: Path) -> None:
     save(tmp_path, 1, segments="AB")
     async with watching(tmp_path) as (_, exposures):
