@@ -94,7 +94,7 @@ class FolderDetector(PassiveDetector):
         counts = self._watch.counts
         return {
             "scanning": self._reading(self._scanning),
-            "sets_taken": self._reading(counts.found - len(self._watch.found)),
+            "sets_taken": self._reading(counts.found - len(self._watch.found) - self._refused),
             "sets_refused": self._reading(self._refused),
             "sets_incomplete": self._reading(counts.incomplete + counts.late),
             "files_waiting": self._reading(self._watch.waiting, self._away),

@@ -69,7 +69,8 @@ class Naming:
 
     def _channel(self, name: str) -> re.Match[str] | None:
         if self._pattern is not None:
-            return self._pattern.search(name)
+            match = self._pattern.search(name)
+            return match if match is not None and match["channel"] else None
         stem, last = name.rpartition(".")[0], None
         for match in self._token.finditer(stem) if self._token else ():
             last = match

@@ -6,6 +6,7 @@ import heapq
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -48,9 +49,13 @@ class Counts:
 
 @dataclass(slots=True)
 class _Waiting:
+    """`pages` is 0 until it was found whole; `pages_before` are those of a file of its name that it took the place of
+    while that still waited."""
+
     state: State
     since_s: float
     pages: int = 0
+    pages_before: int = 0
     reason: str = "it has only just come"
 
 
@@ -77,6 +82,7 @@ class FolderWatch:
     _given_up: dict[str, frozenset[str]] = field(default_factory=dict)
     _last: dict[tuple[str, ...], tuple[tuple[int, ...], int]] = field(default_factory=dict)
     _was_away: bool = False
+    _strangers_told: bool = False
 
     @property
     def waiting(self) -> int:
@@ -89,9 +95,12 @@ class FolderWatch:
         present = self._present()
         self._done.update(present)
         newest_ns = max((changed_ns for _, changed_ns in present.values()), default=0)
-        recent = [name for name, (_, changed_ns) in present.items() if newest_ns - changed_ns <= self.patience_s * 1e9]
-        for group in self.naming.groups(recent):
-            whole = frozenset(channel for channel, name in group.files.items() if self._pages(name) > 0)
+        old = {name for name, (_, changed_ns) in present.items() if newest_ns - changed_ns > self.patience_s * 1e9}
+        # A copy, as names of long ago shall not decide how those to come are read.
+        for group in copy(self.naming).groups(present.keys()):
+            if old.issuperset(group.files.values()):
+                continue
+            whole = frozenset(channel for channel, name in group.files.items() if name in old or self._pages(name))
             if len(whole) < self.segments:
                 _remember(self._given_up, group.key, whole)
 
@@ -115,7 +124,9 @@ class FolderWatch:
                 file.since_s = now_s
             self._ready_s.clear()
         self._note(present, now_s)
-        taken = [list(self._take_series(series, now_s)) for series in _series(self._groups())]
+        groups = list(self._groups())
+        self._leave_strangers(groups)
+        taken = [list(self._take_series(series, now_s)) for series in _series(groups)]
         # Numbers order what is of one series; only between series does the time of the files decide.
         self.found.extend(heapq.merge(*taken, key=lambda one: one.changed_ns))
 
@@ -148,9 +159,8 @@ class FolderWatch:
                 continue
             file = self._waiting.get(name)
             if file is None or file.state != state:
-                if file is not None and file.pages:
-                    self._overwritten(name)
-                self._waiting[name] = _Waiting(state, now_s)
+                before = 0 if file is None else file.pages or file.pages_before
+                self._waiting[name] = _Waiting(state, now_s, pages_before=before)
             elif not file.pages and now_s - file.since_s >= self.settle_s:
                 self._examine(name, file)
 
@@ -164,6 +174,8 @@ class FolderWatch:
                 file.reason = f"it has {pages} pages, not 1 nor one for each of {self.segments} segments"
             else:
                 file.pages, file.reason = pages, ""
+                if pages <= file.pages_before:
+                    self._overwritten(name, file)
         except (BadInput, OSError) as error:
             file.reason = str(error)
 
@@ -173,19 +185,30 @@ class FolderWatch:
         except (BadInput, OSError):
             return 0
 
-    def _overwritten(self, name: str) -> None:
-        """A set that mixes an old file with new ones would be worse than none: its other files go with it."""
-        group = next((group for group in self._groups() if name in group.files.values()), None)
-        others = [other for other in group.files.values() if other != name] if group else []
+    def _overwritten(self, name: str, file: _Waiting) -> None:
+        """Not grown by a page, but another one in its place. A set that mixes old files with new ones would be worse
+        than none: the old ones that are left of it go."""
+        names = next((group.files.values() for group in self._groups() if name in group.files.values()), ())
+        self._drop([other for other in names if self._waiting[other].since_s < file.since_s])
+        for other in names:
+            if other in self._waiting:
+                self._waiting[other].pages_before = 0
         self.counts.incomplete += 1
         self.news.append(f"{name} was overwritten before its set was whole: that set is lost")
-        self._drop(others)
 
     def _groups(self) -> Iterator[Group]:
         """Files of one page each by their names, files with a page per segment alone."""
         alone = [name for name, file in self._waiting.items() if file.pages > 1]
         yield from (Group(name, {"": name}) for name in alone)
         yield from self.naming.groups(self._waiting.keys() - set(alone))
+
+    def _leave_strangers(self, groups: list[Group]) -> None:
+        """Files that the user's pattern does not mean: said once, as a folder may be full of them."""
+        strangers = self._waiting.keys() - {name for group in groups for name in group.files.values()}
+        if strangers and not self._strangers_told:
+            self._strangers_told = True
+            self.news.append(f"files that the pattern does not match are left alone, such as {min(strangers)}")
+        self._drop(strangers)
 
     def _take_series(self, groups: list[Group], now_s: float) -> Iterator[FoundSet]:
         """`groups` in order. A whole set waits for those before it, as long as they may still become whole."""
@@ -236,7 +259,7 @@ class FolderWatch:
         because = group.doubt or "; ".join(reasons) or lacking
         self.news.append(
             f"set {group.key} was not whole within {self.patience_s:g} s and is left out: {because}; "
-            "raise patience_s where files come slower"
+            "raise patience_s where files come slower, or say with a pattern which part of the name is the channel"
         )
         _remember(self._given_up, group.key, frozenset(group.files))
         self._drop(group.files.values())

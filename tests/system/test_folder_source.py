@@ -247,6 +247,30 @@ async def test_a_set_that_is_overwritten_before_it_is_whole_is_never_mixed_with_
         assert "overwritten" in detector.told()[0]
 
 
+async def test_a_set_that_is_overwritten_as_a_whole_is_lost_alone(tmp_path: Path) -> None:
+    async with watching(tmp_path) as (detector, exposures):
+        write_set(tmp_path, "live", scan_of(1, HEIGHT, WIDTH), INSTRUMENT, "ABC")
+        coming = asyncio.ensure_future(following(exposures, 1))
+        await until(lambda: [file.pages for file in detector._watch._waiting.values()] == [1, 1, 1])
+        write_set(tmp_path, "live", scan_of(2, HEIGHT, WIDTH), INSTRUMENT)
+        assert await coming == [2]
+        assert ["overwritten" in text for text in detector.told()] == [True]
+        assert await counted(detector, "sets_incomplete") == 1
+
+
+async def test_a_file_that_grows_page_by_page_is_taken_once_it_has_all(tmp_path: Path) -> None:
+    async with watching(tmp_path) as (detector, exposures):
+        path, images = tmp_path / "x7.tif", scan_of(7, HEIGHT, WIDTH)
+        coming = asyncio.ensure_future(following(exposures, 1))
+        for number, image in enumerate(images):
+            tifffile.imwrite(path, image, append=path.exists(), metadata=None, contiguous=False)
+            if number == 0:
+                await until(lambda: [file.pages for file in detector._watch._waiting.values()] == [1])
+            await asyncio.sleep(0.05)
+        assert await coming == [7]
+        assert detector.told() == []
+
+
 @pytest.mark.parametrize(("existing", "expected"), [("take", [1, 2]), ("leave", [2])])
 async def test_files_that_are_there_already_are_taken_only_if_asked(
     tmp_path: Path, existing: str, expected: list[int]
@@ -306,6 +330,16 @@ async def test_names_that_can_be_grouped_in_two_ways_are_not_guessed(tmp_path: P
                 tifffile.imwrite(tmp_path / f"{number}-{place}.tif", image, metadata=None)
         async with nothing_coming(exposures):
             assert "pattern" in await told(detector, "two sets")
+
+
+async def test_files_that_the_pattern_does_not_match_are_left_alone_and_said_once(tmp_path: Path) -> None:
+    async with watching(tmp_path, pattern=r"^scan\d+_(?P<channel>\w)|") as (detector, exposures):
+        for name in ("overview.tif", "preview.tif"):
+            tifffile.imwrite(tmp_path / name, scan_of(1, HEIGHT, WIDTH)[0], metadata=None)
+        save(tmp_path, 1)
+        assert await following(exposures, 1) == [1]
+        (text,) = detector.told()
+        assert "overview.tif" in text and await counted(detector, "files_waiting") == 0
 
 
 async def test_a_sidecar_is_waited_for_where_the_microscope_writes_one(tmp_path: Path) -> None:
