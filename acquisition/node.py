@@ -79,7 +79,7 @@ class AcquisitionNode:
         self.counters = NodeCounters()
         self.control: ControlServer | None = None
         self.latest_figures: Mapping[str, float] = {}
-        self.state = StateKeeper(lab.devices, clock, self._take_sample)
+        self.state = StateKeeper(lab.devices, clock, self._take_sample, self._tell_of_device)
         self.guard = Guard(lab, self.state, settings.interlocks, clock, self.tell)
         self.machine = RunMachine(settings.runs_folder, clock, self, settings.low_space_bytes)
         self.recipes: RecipeRunner | None = None
@@ -212,6 +212,9 @@ class AcquisitionNode:
         acquiring = self.machine.state == "acquiring" and self.replaying is None
         if acquiring and progress is not None and progress.recorder is not None:
             self.recordings.write_state(progress.recorder, sample)
+
+    def _tell_of_device(self, name: str, text: str) -> None:
+        self.tell("device", f"{name}: {text}", "warning", device=name)
 
     def _relay_changed(self, reason: str) -> None:
         if reason:
