@@ -26,7 +26,7 @@ def send(address, key, header, images):
         if answer.status == 200:
             return json.loads(text)
         if answer.status != 503:
-            raise RuntimeError(f"{answer.status}: {text}")
+            raise RuntimeError(str(answer.status) + ": " + text)
         time.sleep(float(answer.getheader("Retry-After", "1")))
 
 

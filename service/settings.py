@@ -215,7 +215,11 @@ def _explain(problem: Any) -> str:
 
 def _anchor_paths(tree: dict[str, Any], folder: Path) -> None:
     """Make the paths of a file relative to it."""
+    instruments = tree.get("instruments")
+    detector = instruments.get("detector") if isinstance(instruments, dict) else None
     for part, key in (
+        (detector, "folder"),
+        (detector, "key_file"),
         (tree, "runs_folder"),
         (tree, "instrument"),
         (tree.get("stream"), "own_key"),
