@@ -24,6 +24,7 @@ RESTART_AFTER_S = 0.5
 QUICK_DEATH_S = 5.0
 MAX_QUICK_DEATHS = 5
 ORDERLY_END_S = 60.0
+READY_WITHIN_S = 60.0
 
 # A ctrl-C in the terminal reaches this process alone, which then ends the others in order.
 _OWN_GROUP: dict[str, Any] = {"creationflags": 0x00000200} if sys.platform == "win32" else {"start_new_session": True}
@@ -33,16 +34,18 @@ Announce = Callable[[str], None]
 
 @dataclass(slots=True)
 class Part:
-    """One program. `first_line` is what it reads from its pipe at the start."""
+    """One program. `first_line` is what it reads from its pipe at the start. One that has to say `ready` before others
+    can use it is started before them."""
 
     name: str
     arguments: Sequence[str]
     first_line: str = ""
+    ready: str = ""
     process: subprocess.Popen[str] | None = None
     started_s: float = 0.0
     quick_deaths: int = 0
     restarts: int = 0
-    finished: bool = False
+    is_ready: threading.Event = field(default_factory=threading.Event)
     threads: list[threading.Thread] = field(default_factory=list)
 
 
@@ -68,8 +71,10 @@ class Supervisor:
 
     def run(self) -> int:
         """The exit status: that of the acquisition program when it ended by itself or was ended in order."""
-        for part in self._parts:
+        for part in sorted(self._parts, key=lambda part: not part.ready):
             self._start(part)
+            if part.ready and not part.is_ready.wait(READY_WITHIN_S):
+                self._tell(f"{part.name} is not ready after {READY_WITHIN_S:g} s: starting the others all the same")
         try:
             while not self._interrupted.wait(0.1):
                 for part in self._parts:
@@ -96,14 +101,17 @@ class Supervisor:
         assert part.process.stdin is not None
         part.process.stdin.write(part.first_line + "\n")
         part.process.stdin.flush()
-        reader = threading.Thread(target=self._relay, args=(part.process,), daemon=True)
+        reader = threading.Thread(target=self._relay, args=(part, part.process), daemon=True)
         reader.start()
         part.threads = [reader]
 
-    def _relay(self, process: subprocess.Popen[str]) -> None:
+    def _relay(self, part: Part, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
+            if part.ready and line.startswith(part.ready):
+                part.is_ready.set()
             self._announce(line.rstrip("\n"))
+        part.is_ready.set()
 
     def _tell(self, text: str) -> None:
         self._announce(text)

@@ -188,7 +188,7 @@ def _supervise(program: str, settings: Settings, acquire_arguments: list[str], o
         Part("serve", ["serve", *options], first_line=key),
     ]
     if settings.microscope.kind == "emulated":
-        parts.append(Part("emulate", ["emulate", *options]))
+        parts.append(Part("emulate", ["emulate", *options], ready="emulating"))
 
     def before_restart(name: str) -> None:
         if name == "acquire":
