@@ -3,6 +3,7 @@ good one is taken."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -46,8 +47,9 @@ def false_node() -> Iterator[FalseNode]:
 def test_damaged_deliveries_are_counted_and_told_as_skipped(false_node: FalseNode, messages: list[Parts]) -> None:
     consumer = DataConsumer(false_node.context, false_node.address)
     false_node.bad = list(messages)
-    told = 0
+    told, deadline = 0, time.monotonic() + PATIENCE_S
     while consumer.rejected < len(messages):
+        assert time.monotonic() < deadline, f"{consumer.rejected} of {len(messages)} were counted"
         delivery = consumer.ask("frames", mode="every", timeout_s=PATIENCE_S)
         assert delivery is not None and isinstance(delivery.message, Frame)
         told += delivery.skipped
