@@ -41,7 +41,6 @@ class Line:
         self.address = f"{parts.scheme}://{parts.netloc}"
         self.session = uuid.uuid4().hex
         self._http = httpx.Client(
-            base_url=f"{self.address}/api/v1/",
             headers={"Authorization": f"Bearer {key}", "Eclips-Session": self.session},
             timeout=timeout_s,
         )
@@ -66,7 +65,7 @@ class Line:
         """Fetch a file of any size; `to` appears whole or not at all."""
         part = to.with_name(to.name + ".part")
         try:
-            with self._http.stream("GET", path) as answer, part.open("wb") as file:
+            with self._http.stream("GET", self._url(path)) as answer, part.open("wb") as file:
                 if answer.is_error:
                     answer.read()
                     raise _error(answer)
@@ -85,7 +84,7 @@ class Line:
         once = {"Idempotency-Key": uuid.uuid4().hex} if method == "POST" else {}
         for attempt in range(1, TRIES + 1):
             try:
-                answer = self._http.request(method, path, headers={**(headers or {}), **once}, **more)
+                answer = self._http.request(method, self._url(path), headers={**(headers or {}), **once}, **more)
                 break
             except httpx.TransportError as error:
                 if attempt == TRIES or isinstance(error, httpx.UnsupportedProtocol):
@@ -94,6 +93,10 @@ class Line:
         if answer.is_error:
             raise _error(answer)
         return answer
+
+    def _url(self, path: str) -> str:
+        """Whole, for httpx would take `run:` of `run:stop` for a scheme."""
+        return f"{self.address}/api/v1/{path}"
 
     def _silence(self, error: httpx.TransportError) -> ComponentFailed:
         return ComponentFailed(
@@ -114,6 +117,8 @@ def _error(answer: httpx.Response) -> EclipsError:
         return ComponentFailed(reason)
     if "setting" in told:
         return LimitExceeded(reason, value=float(told["value"]), limit=float(told["limit"]), setting=told["setting"])
+    if answer.status_code == 404:
+        return BadInput(f"the service knows no {answer.url.path}")
     if answer.status_code == 422:
         return BadInput(reason)
     return RequestRefused(reason, permitted=told.get("permitted") or ())

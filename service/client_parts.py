@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 from pydantic import TypeAdapter
 
-from acquisition.errors import ComponentFailed, EclipsError
+from acquisition.errors import BadInput, ComponentFailed, EclipsError
 from service.client_line import Line
 from service.client_types import DeviceState, FrameInfo, Picture, RunInfo, Verdict
 
@@ -167,5 +167,7 @@ def as_typed(kind: type[Told], tree: Any) -> Told:
 
 
 def path_name(name: str) -> str:
-    """A name as one part of a path, whatever is in it."""
+    """A name as one part of a path, whatever is in it. Raises `BadInput` for what would lead elsewhere."""
+    if name in ("", ".", ".."):
+        raise BadInput(f"{name!r} is no name")
     return quote(name, safe="")

@@ -88,7 +88,7 @@ class Replayed:
     run_id: str
     position: int
     total: int
-    speed: str | float
+    speed: str
 
 
 @dataclass(frozen=True, slots=True)

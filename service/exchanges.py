@@ -36,14 +36,13 @@ class _Answer:
 class Exchanges:
     """ASGI middleware for HTTP.
 
-    A body above `MAX_BODY_BYTES` is refused with 413, one that takes longer than `body_patience_s` with 408. A POST
+    A body above `MAX_BODY_BYTES` is refused with 413, one that takes longer than `BODY_PATIENCE_S` with 408. A POST
     with an `Idempotency-Key` that was seen before gets the first one's answer, also while that one is being carried
     out; 422 when it asks for something else. JSON answers to GET carry an ETag; 304 when `If-None-Match` has it.
     """
 
-    def __init__(self, app: ASGIApp, body_patience_s: float = BODY_PATIENCE_S) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._patience_s = body_patience_s
         self._answers: OrderedDict[str, _Answer] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,9 +55,9 @@ class Exchanges:
 
     async def _change(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            body = await asyncio.wait_for(_whole_body(scope, receive), self._patience_s)
+            body = await asyncio.wait_for(_whole_body(scope, receive), BODY_PATIENCE_S)
         except TimeoutError:
-            refusal = problem(408, "too slow", f"the body did not come within {self._patience_s:g} s; nothing was done")
+            refusal = problem(408, "too slow", f"the body did not come within {BODY_PATIENCE_S:g} s; nothing was done")
             await refusal(scope, receive, send)
             return
         except ClientDisconnect:
