@@ -18,14 +18,14 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from acquisition.errors import BadInput, ComponentFailed, EclipsError, LimitExceeded, RequestRefused
-from service.auth import COOKIE, KeyCheck, describe_security, needs
+from service.auth import COOKIE, KeyCheck, check_only_reachable_here, describe_security, needs
 from service.control_lock import ControlLock
 from service.exchanges import Exchanges
 from service.hub import Hub
 from service.keys import KeyBook
 from service.metrics import Metrics, RequestMeter
 from service.problems import PROBLEMS, problem
-from service.routes import control, devices, keys, live, metrics, plan, run, runs, status, tasks
+from service.routes import control, devices, keys, live, metrics, plan, profiles, run, runs, status, tasks
 from service.routes.shared import Services
 from service.run_control import RunControl
 from service.settings import Settings
@@ -37,7 +37,11 @@ PLOTLY = Path(str(files("plotly"))) / "package_data" / "plotly.min.js"
 
 
 def create_app(settings: Settings, key: str) -> FastAPI:
-    """The application for one node; `key` opens everything. Raises `BadInput` for a damaged file of other keys."""
+    """The application for one node; `key` opens everything.
+
+    Raises `BadInput` for a damaged file of other keys, and for an address where keys would travel unencrypted.
+    """
+    check_only_reachable_here(settings.serve.host)
     key_book = KeyBook(key, settings.runs_folder.with_name(f"{settings.runs_folder.name}-keys.json"))
     lock = ControlLock()
     check = KeyCheck(key_book, lock)
@@ -49,7 +53,7 @@ def create_app(settings: Settings, key: str) -> FastAPI:
         hub = Hub(context, endpoints, curve)
         commands = RunControl(context, endpoints.control, curve)
         work = TaskBook()
-        app.state.services = Services(settings, hub, commands, Metrics(hub), key_book, lock, work)
+        app.state.services = Services(settings, hub, commands, Metrics(hub), key_book, check, lock, work)
         await hub.start()
         yield
         await hub.stop()
@@ -58,7 +62,7 @@ def create_app(settings: Settings, key: str) -> FastAPI:
         context.destroy(linger=200)
 
     app = FastAPI(title="eclips-live", version="1", lifespan=lifespan, openapi_url=None)
-    for routes in (status, plan, run, runs, tasks, devices, live, metrics, control, keys):
+    for routes in (status, plan, run, runs, profiles, tasks, devices, live, metrics, control, keys):
         app.include_router(routes.router, prefix="/api/v1", dependencies=[Depends(check)], responses=PROBLEMS)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     app.add_middleware(Exchanges)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
+from acquisition.errors import BadInput
 from service.control_lock import ControlLock
 from service.keys import SCOPES, Key, KeyBook, Scope, new_key
 
@@ -40,6 +42,10 @@ class KeyCheck:
         key = self._keys.find(offered) if offered else None
         return key is not None and not key.expired
 
+    def welcomes(self, connection: HTTPConnection) -> bool:
+        """Whether the key of a line that has been open for a while still holds."""
+        return self.matches(_offered(connection))
+
     def __call__(self, connection: HTTPConnection) -> None:
         key = self._key(connection)
         origin = connection.headers.get("origin")
@@ -59,8 +65,7 @@ class KeyCheck:
             self._lock.require(session)
 
     def _key(self, connection: HTTPConnection) -> Key:
-        bearer = connection.headers.get("authorization", "").removeprefix("Bearer ")
-        key = self._keys.find(bearer or connection.cookies.get(COOKIE, ""))
+        key = self._keys.find(_offered(connection))
         if key is None:
             why = "a key is needed: open the link that `eclips` printed, or send it as a Bearer token"
         elif key.expired:
@@ -82,6 +87,24 @@ def describe_security(tree: dict[str, Any]) -> dict[str, Any]:
             for name, value in _default(method.upper()).items():
                 operation.setdefault(name, value)
     return tree
+
+
+def check_only_reachable_here(host: str) -> None:
+    """Raise `BadInput` for an address beyond loopback: over plain HTTP everybody on the way could read the key."""
+    try:
+        here = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        here = False
+    if not here:
+        raise BadInput(
+            f"serve.host = {host!r} would let keys travel unencrypted: leave it at 127.0.0.1, and come in by "
+            "`ssh -L 8080:127.0.0.1:8080 THIS_MACHINE` or by a proxy on this machine that speaks TLS"
+        )
+
+
+def _offered(connection: HTTPConnection) -> str:
+    bearer = connection.headers.get("authorization", "").removeprefix("Bearer ")
+    return bearer or connection.cookies.get(COOKIE, "")
 
 
 def _needs_of(connection: HTTPConnection) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from acquisition.errors import BadInput, ComponentFailed, EclipsError
@@ -115,6 +116,14 @@ class Run:
             if frame.has_height:
                 yield self.height(frame.sequence)
 
+    def profile(
+        self, sequence: int, start_px: tuple[float, float], end_px: tuple[float, float], width_px: int = 1
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Distances and heights in metres from one pixel (x, y) to another, averaged over `width_px` across."""
+        ends = dict(zip(("x0_px", "y0_px", "x1_px", "y1_px"), (*start_px, *end_px), strict=True))
+        told = self._line.get(f"{self._path}/heights/{sequence}/profile", **ends, width_px=width_px)
+        return np.array(told["distances_m"]), np.array(told["heights_m"])
+
     def save_tiff(self, sequence: int, to: Path | str, what: Literal["heights", "frames"] = "heights") -> Path:
         """One height (float32 metres) or frame as a TIFF with its pixel size."""
         path = Path(to)
@@ -123,7 +132,8 @@ class Run:
 
     def verify(self) -> Verdict:
         """Have every checksum and count of the recording checked."""
-        return as_typed(Verdict, self._line.post(f"{self._path}/verify"))
+        task = self._line.answer("POST", f"{self._path}/verify", headers={"Prefer": "respond-async"}).json()
+        return as_typed(Verdict, self._done(task)["result"])
 
     def export(
         self,
@@ -133,18 +143,26 @@ class Run:
     ) -> Path:
         """One file of the whole run: the folder as it is, or its heights. Raises `ComponentFailed` when it fails."""
         task = self._line.post(f"{self._path}/export", {"format": format})
+        self._done(task, progress)
+        return self._line.save(f"tasks/{task['id']}/file", Path(to))
+
+    def _done(
+        self, task: dict[str, Any], progress: Callable[[int, int | None], object] = lambda done, total: None
+    ) -> dict[str, Any]:
+        """The task once it is; called off when the waiting is broken off."""
+        place = f"tasks/{task['id']}"
         try:
             while task["state"] in ("waiting", "running"):
                 progress(task["done"], task["total"])
                 time.sleep(POLL_S)
-                task = self._line.get(f"tasks/{task['id']}")
+                task = self._line.get(place)
         except BaseException:
             with contextlib.suppress(EclipsError):
-                self._line.delete(f"tasks/{task['id']}")
+                self._line.delete(place)
             raise
         if task["state"] != "done":
-            raise ComponentFailed(f"the export of {self.run_id} was {task['state']}: {task['reason']}")
-        return self._line.save(f"tasks/{task['id']}/file", Path(to))
+            raise ComponentFailed(f"the {task['kind']} of {self.run_id} was {task['state']}: {task['reason']}")
+        return task
 
     def _goes_on(self, progress: Callable[[RunInfo], object]) -> bool:
         if not self._recorded:

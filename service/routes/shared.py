@@ -8,6 +8,7 @@ from typing import Annotated, cast
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from service.auth import KeyCheck
 from service.control_lock import ControlLock
 from service.hub import Hub
 from service.keys import KeyBook
@@ -27,6 +28,7 @@ class Services:
     control: RunControl
     metrics: Metrics
     keys: KeyBook
+    check: KeyCheck
     lock: ControlLock
     tasks: TaskBook
 

@@ -138,6 +138,15 @@ def test_a_height_is_saved_as_tiff_in_metres_with_its_scale(lab: Lab, tmp_path: 
         assert 0.01 * centimetre / count == pytest.approx(5e-9, rel=1e-6)
 
 
+def test_a_profile_comes_in_metres(lab: Lab) -> None:
+    distances_m, heights_m = lab.run("known").profile(3, (2, 5), (12, 5), width_px=3)
+    np.testing.assert_allclose(distances_m, np.arange(11) * 5e-9)
+    np.testing.assert_allclose(heights_m, np.full(11, 3e-9), rtol=1e-6)
+    for end in ((SHAPE[2], 5), (2.5, 5)):
+        with pytest.raises(BadInput, match="the line"):
+            lab.run("known").profile(3, (2, 5), end)
+
+
 def test_a_run_is_exported_as_it_is_with_progress(here: Served, lab: Lab, tmp_path: Path) -> None:
     told: list[str] = []
     out = lab.run("known").export(tmp_path / "known.zip", progress=lambda done, total: told.append(f"{done}/{total}"))

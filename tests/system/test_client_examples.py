@@ -8,24 +8,28 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
 from acquisition.recording import RecordedRun, find_runs
-from programs import Program, write_settings
+from programs import write_settings
+from service_here import KEY, Served, served
 
 PROGRAM = Path(__file__).parents[2] / "deploy" / "microscope_program.py"
 SIDE_PX = 64
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    folder = tmp_path_factory.mktemp("examples")
-    made = Program("up", "--config", str(write_settings(folder, SIDE_PX)), runs=folder / "runs")
-    yield made
-    made.close()
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(write_settings(tmp_path_factory.mktemp("examples"), SIDE_PX), with_worker=True) as service:
+        yield service
+
+
+def link(here: Served, key: str = KEY) -> str:
+    return f"{here.base_url}/?key={key}"
 
 
 def notebook_example() -> str:
@@ -40,8 +44,8 @@ def run_to_its_end(*command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def assert_it_did_all_that_it_says(program: Program, folder: Path) -> None:
-    newest = RecordedRun(next(find_runs(program.runs)))
+def assert_it_did_all_that_it_says(here: Served, folder: Path) -> None:
+    newest = RecordedRun(next(find_runs(here.laboratory.settings.runs_folder)))
     assert newest.manifest.status == "complete"
     assert newest.manifest.notes == "heated step by step"
     height_m = tifffile.imread(folder / "height.tif")
@@ -57,13 +61,14 @@ def assert_it_did_all_that_it_says(program: Program, folder: Path) -> None:
         f"heater: current_a {current_a}" for current_a in (0.3, 0.6, 0.9)
     ]
     assert "stage: x_m 2e-06" in setpoints
-    with program.client() as client:
-        assert client.get("/devices/heater").json()["readings"]["current_target_a"]["value"] == 0
+    readings = httpx.get(f"{here.base_url}/api/v1/devices/heater", headers=here.headers).json()["readings"]
+    assert readings["current_target_a"]["value"] == 0
 
 
-def test_the_standard_library_program_does_all_that_it_says(program: Program, tmp_path: Path) -> None:
-    run_to_its_end(str(PROGRAM), program.link, str(tmp_path))
-    assert_it_did_all_that_it_says(program, tmp_path)
+def test_the_standard_library_program_does_all_that_it_says(here: Served, tmp_path: Path) -> None:
+    httpx.post(f"{here.base_url}/api/v1/run", headers=here.headers, json={"record": False}).raise_for_status()
+    run_to_its_end(str(PROGRAM), link(here), str(tmp_path))
+    assert_it_did_all_that_it_says(here, tmp_path)
 
 
 def test_the_standard_library_program_imports_nothing_else() -> None:
@@ -72,16 +77,16 @@ def test_the_standard_library_program_imports_nothing_else() -> None:
     assert {name.split(".")[0] for name in imported} <= set(sys.stdlib_module_names)
 
 
-def test_the_client_example_does_all_that_it_says(program: Program, tmp_path: Path) -> None:
-    given = f"from pathlib import Path\nLINK, FOLDER = {program.link!r}, {str(tmp_path)!r}\n"
+def test_the_client_example_does_all_that_it_says(here: Served, tmp_path: Path) -> None:
+    given = f"from pathlib import Path\nLINK, FOLDER = {link(here)!r}, {str(tmp_path)!r}\n"
     run_to_its_end("-c", given + notebook_example())
-    assert_it_did_all_that_it_says(program, tmp_path)
+    assert_it_did_all_that_it_says(here, tmp_path)
 
 
-def test_a_refusal_ends_the_program_with_its_reason(program: Program, tmp_path: Path) -> None:
-    link = program.link.split("=")[0] + "=wrong"
+def test_a_refusal_ends_the_program_with_its_reason(here: Served, tmp_path: Path) -> None:
+    wrong = link(here, "wrong")
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), link, str(tmp_path)], capture_output=True, text=True, check=False, timeout=180
+        [sys.executable, str(PROGRAM), wrong, str(tmp_path)], capture_output=True, text=True, check=False, timeout=180
     )
     assert done.returncode == 1
     assert "a key is needed" in done.stderr

@@ -13,12 +13,17 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
+from acquisition.errors import BadInput
 from programs import write_settings
 from recordings import finish, record
 from service import exchanges
+from service.app import create_app
 from service.keys import SCOPES, KeyBook, Scope
 from service.problems import MEDIA_TYPE, Problem
+from service.settings import load_settings
 from service_here import KEY, Served, served
 
 SECRET = "not for those who fetch runs"
@@ -160,6 +165,31 @@ def test_a_foreign_page_is_refused_even_with_the_key(here: Served, origin: str) 
         refused(foreign.post("/safe-state"), 403)
     with api(here, KEY, Origin=here.base_url) as own:
         assert own.get("/runs").status_code == 200
+
+
+def test_what_a_key_had_opened_closes_when_it_is_revoked(here: Served, admin: httpx.Client) -> None:
+    address = here.base_url.replace("http", "ws", 1) + "/api/v1/status"
+    key = {"Authorization": f"Bearer {key_of(admin, 'read')}"}
+    with connect(address, additional_headers=key, open_timeout=60) as line:
+        assert line.recv(timeout=60)
+        admin.delete("/keys/read").raise_for_status()
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                line.recv(timeout=60)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1008
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.10.1", "::", "lab.example"])
+def test_an_address_where_keys_would_travel_unencrypted_is_refused(host: str) -> None:
+    with pytest.raises(BadInput, match=r"unencrypted.*ssh -L"):
+        create_app(load_settings(None, {"serve": {"host": host}}), KEY)
+
+
+def test_a_damaged_file_of_keys_is_told_with_its_way_out(tmp_path: Path) -> None:
+    (tmp_path / "runs-keys.json").write_text('[{"name": "x"')
+    with pytest.raises(BadInput, match="delete the file to revoke"):
+        create_app(load_settings(None, {"runs_folder": str(tmp_path / "runs")}), KEY)
 
 
 # Who drives
