@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from acquisition.errors import EclipsError, RequestRefused
 from service.client_line import TIMEOUT_S, AccessDenied, Line
 from service.client_parts import POLL_S, Device, Run, as_typed, path_name
-from service.client_types import Alarm, Event, Interlocks, RunInfo, Status, Trend
+from service.client_types import Alarm, Event, Interlocks, KeyInfo, RunInfo, Status, Trend
 
 __all__ = ["AccessDenied", "Device", "Lab", "Run", "connect"]
 
@@ -94,6 +94,10 @@ class Lab:
                 found[f"{sample.name}{{{labels}}}" if labels else sample.name] = float(sample.value)
         return found
 
+    def calibration(self) -> dict[str, Any]:
+        """The instrument file in use as a tree, with the hash that every frame carries."""
+        return dict(self._line.get("calibration"))
+
     def models(self) -> list[dict[str, Any]]:
         return list(self._line.get("models"))
 
@@ -101,7 +105,26 @@ class Lab:
         """What the instrument will be able to show: `terrace_m` with `step_m`, `width_px`, `height_px`, `dose`."""
         return dict(self._line.get("plan", **wanted))
 
+    # Keys
+
+    def made_keys(self) -> list[KeyInfo]:
+        """The keys that were made, without their texts."""
+        return as_typed(list[KeyInfo], self._line.get("keys"))
+
+    def make_key(self, name: str, scope: str = "read", life_s: float = 30 * 86_400.0) -> str:
+        """A new key's text, told only now. `scope`: read, operate, hardware or admin, each with all before it."""
+        return str(self._line.post("keys", {"name": name, "scope": scope, "life_s": life_s})["key"])
+
+    def revoke_key(self, name: str) -> None:
+        """It opens nothing from now on, and what it had opened is closed."""
+        self._line.delete(f"keys/{path_name(name)}")
+
     # Driving
+
+    def driver(self) -> str | None:
+        """Who has control; None while everybody may drive."""
+        holder: str | None = self._line.get("control")["holder"]
+        return holder
 
     @contextmanager
     def control(self, name: str = "Python", *, take_over: bool = False) -> Iterator[Lab]:

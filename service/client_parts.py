@@ -160,6 +160,7 @@ class Run:
             with contextlib.suppress(EclipsError):
                 self._line.delete(place)
             raise
+        progress(task["done"], task["total"])
         if task["state"] != "done":
             raise ComponentFailed(f"the {task['kind']} of {self.run_id} was {task['state']}: {task['reason']}")
         return task

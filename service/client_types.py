@@ -163,6 +163,16 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """What a key opens and until when."""
+
+    name: str
+    scope: str
+    expires_utc_ns: int
+    expired: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Trend:
     """One channel over time: `utc_s` and `values`, NaN where a reading was invalid."""
 

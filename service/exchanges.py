@@ -143,7 +143,7 @@ class _Tagged:
         if tag in self._known or self._known == "*":
             headers = [(name, value) for name, value in start["headers"] if name != b"content-length"]
             start, message = {**start, "status": 304, "headers": headers}, {**message, "body": b""}
-        start["headers"] = [*start["headers"], (b"etag", tag.encode())]
+        start["headers"] = [*start["headers"], (b"etag", tag.encode()), (b"cache-control", b"private, no-cache")]
         await self._send(start)
         await self._send(message)
 

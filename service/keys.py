@@ -22,7 +22,7 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 """Each opens what those before it open: look; run and replay; heater, gas and stage; keys."""
 MAX_KEYS = 100
 MAX_LIFE_S = 366 * 86_400.0
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}$")]
 
 
 @dataclass(frozen=True, slots=True)

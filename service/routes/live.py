@@ -102,9 +102,11 @@ async def _until_closed(socket: WebSocket) -> None:
 
 async def _until_unwelcome(socket: WebSocket, wired: Wired) -> None:
     """A key that expires or is revoked closes what it had opened."""
-    while wired.check.welcomes(socket):
+    while True:
         await asyncio.sleep(WAIT_S)
-    await socket.close(1008, "the key no longer holds")
+        if not wired.check.welcomes(socket):
+            await socket.close(1008, "the key no longer holds")
+            return
 
 
 async def _receive(socket: WebSocket) -> str | bytes:

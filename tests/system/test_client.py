@@ -69,6 +69,17 @@ def test_the_client_needs_no_networks() -> None:
     assert done.stdout.strip() == "set()"
 
 
+def test_a_key_for_looking_looks_and_does_not_drive(here: Served, lab: Lab) -> None:
+    with connect(here.base_url, lab.make_key("wall display")) as display:
+        assert display.status().state == "idle"
+        with pytest.raises(AccessDenied, match="'wall display' is for 'read'"):
+            display.start()
+        assert [(key.name, key.scope, key.expired) for key in lab.made_keys()] == [("wall display", "read", False)]
+        lab.revoke_key("wall display")
+        with pytest.raises(AccessDenied, match="key is needed"):
+            display.status()
+
+
 # Looking
 
 
@@ -238,11 +249,13 @@ def test_control_keeps_others_out_and_gives_signs_of_life(
     with connect(here.base_url, KEY) as other, lab.control("Ada"):
         monkeypatch.setattr(guard, "operator_seen", seen.set)
         assert seen.wait(PATIENCE_S)
+        assert other.driver() == "Ada"
         with pytest.raises(RequestRefused, match="Ada has control"):
             other.start()
         with pytest.raises(RequestRefused, match="Ada has control"), other.control("Bob"):
             pass
         lab.gas("oxygen").off()
+    assert lab.driver() is None
     with other_driver(here) as bob, bob.control("Bob"):
         bob.gas("oxygen").set(flow_mol_per_s=0.0)
 

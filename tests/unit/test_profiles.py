@@ -12,9 +12,7 @@ Y, X = np.mgrid[:20, :30].astype(np.float32)
 
 @pytest.mark.parametrize("width_px", [1, 2, 5])
 @pytest.mark.parametrize("end_px", [(25.0, 10.0), (5.0, 16.0), (20.0, 15.0), (2.5, 4.0)])
-def test_a_plane_is_a_straight_line_whatever_the_direction_and_width(
-    end_px: tuple[float, float], width_px: int
-) -> None:
+def test_a_plane_is_a_straight_line_in_any_direction_and_width(end_px: tuple[float, float], width_px: int) -> None:
     found = along(2 * X + 3 * Y, (5.0, 5.0), end_px, width_px)
     np.testing.assert_allclose(found, np.linspace(25.0, 2 * end_px[0] + 3 * end_px[1], len(found)), rtol=1e-5)
 
