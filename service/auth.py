@@ -25,7 +25,7 @@ DRIVING = "x-control-lock"
 def needs(scope: Scope | None, *, driving: bool = False) -> dict[str, Any]:
     """What a route says of itself (`openapi_extra`): the scope its key needs, None for no key, and whether it drives
     the lab, so that only the holder of the control lock may ask. A route that says nothing needs `read` for GET, and
-    `operate` and the lock for all else."""
+    `hardware` and the lock for all else."""
     return {"security": [] if scope is None else [{SCHEME: [scope]}], DRIVING: driving}
 
 
@@ -114,7 +114,7 @@ def _needs_of(connection: HTTPConnection) -> dict[str, Any]:
 
 def _default(method: str) -> dict[str, Any]:
     reading = method in ("GET", "HEAD")
-    return needs("read" if reading else "operate", driving=not reading)
+    return needs("read" if reading else "hardware", driving=not reading)
 
 
 def _host_of(origin: str) -> str | None:

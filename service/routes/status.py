@@ -80,7 +80,7 @@ def one_colormap(name: str) -> dict[str, Any]:
     return {"name": name, "rgb": colormap(name).tolist()}
 
 
-@router.post("/alarms/{alarm_id}:acknowledge")
+@router.post("/alarms/{alarm_id}:acknowledge", openapi_extra=needs("operate", driving=True))
 async def acknowledge(wired: Wired, alarm_id: str) -> dict[str, Any]:
     """The alarm goes once its cause is gone too."""
     await wired.control.ask("acknowledge", {"alarm": alarm_id})
