@@ -16,9 +16,10 @@ test: $(VENV)/installed-for-tests system-programs check
 	$(MAKE) test-page
 	$(MAKE) test-rest
 
-# One thread for each of those side by side. The page comes alone: a browser and a microscope want the cores to
-# themselves, and the browser's driver a process.
+# One thread for each of those side by side, and none that spins while it waits. The page comes alone: a browser and a
+# microscope want the cores to themselves, and the browser's driver a process.
 test-page test-rest: export OMP_NUM_THREADS = 1
+test-page test-rest: export OMP_WAIT_POLICY = PASSIVE
 
 test-page:
 	$(BIN)/pytest tests/browser

@@ -45,6 +45,21 @@ class SystemClock:
         await asyncio.sleep(max(0.0, seconds))
 
 
+class LoopClock:
+    """The running event loop's time: for work on a loop whose time leaps (`acquisition.leaping`)."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._began_s = self._loop.time()
+        self._start = SystemClock().now()
+
+    def now(self) -> Instant:
+        return self._start.later(self._loop.time() - self._began_s)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, seconds))
+
+
 class VirtualClock:
     """Time that passes only by sleeping, and then at once: an hour-long run is simulated as fast as it computes."""
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from acquisition.device_commands import DeviceCommands
 from acquisition.devices import ScanRequest
 from acquisition.errors import BadInput, RequestRefused
 from acquisition.node import AcquisitionNode
+from acquisition.recipe_ports import LabPorts
+from acquisition.recipes.parsing import MOST_CHARACTERS, parse_recipe, recipe_of
+from acquisition.recipes.runner import RecipeRunner
+from acquisition.recipes.steps import Recipe, Start
 from acquisition.replay import ReplaySource
 from acquisition.run import MAX_FRAMES, RunPlan
 from acquisition.status import status_tree
@@ -58,6 +62,24 @@ class Seek(BaseModel):
     position: FrameNumber
 
 
+class StartRecipe(BaseModel):
+    """A recipe as a tree, or as the text of its file (TOML or JSON)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    recipe: dict[str, Any] | None = None
+    text: Annotated[str, Field(max_length=MOST_CHARACTERS)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.recipe is None) == (self.text is None):
+            raise ValueError("give either recipe (a tree) or text (of its file)")
+        return self
+
+    def parsed(self) -> Recipe:
+        """Raises `BadInput` with step, key, value and the way out."""
+        return recipe_of(self.recipe) if self.recipe is not None else parse_recipe(self.text or "")
+
+
 class Acknowledge(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     alarm: str
@@ -78,6 +100,10 @@ class Commands:
     def __init__(self, node: AcquisitionNode) -> None:
         self._node = node
         devices = DeviceCommands(node)
+        run_commands = {"start": self._recipe_starts_run, "stop": self._recipe_stops_run}
+        self._recipes = RecipeRunner(LabPorts(node, devices, run_commands), node.settings.interlocks)
+        node.recipes = self._recipes
+        node.guard.before_safe_state = self._recipes.safe_state_follows
         self._by_name: dict[str, tuple[type[BaseModel], Callable[[Any], Awaitable[Any]]]] = {
             "status": (Nothing, self._status),
             "heartbeat": (Nothing, self._heartbeat),
@@ -90,6 +116,10 @@ class Commands:
             "step": (Nothing, self._step),
             "safe_state": (Nothing, self._safe_state),
             "acknowledge": (Acknowledge, self._acknowledge),
+            "recipe_start": (StartRecipe, self._recipe_start),
+            "recipe_pause": (Nothing, self._recipe_pause),
+            "recipe_resume": (Nothing, self._recipe_resume),
+            "recipe_abort": (Nothing, self._recipe_abort),
             **devices.by_name,
         }
 
@@ -100,7 +130,17 @@ class Commands:
         model, command = self._by_name[name]
         if name != "status":
             self._node.guard.operator_seen()
-        return await command(_checked(model, arguments))
+        checked = _checked(model, arguments)
+        device = getattr(checked, "device", "")
+        if name in ("set", "arm") and self._recipes.drives(device):
+            raise RequestRefused(
+                f"{device} is driven by a recipe: abort the recipe first; nothing was sent",
+                permitted=(*self._recipes.permitted, "off", "safe_state"),
+            )
+        value = await command(checked)
+        if name in ("off", "stop_device") and self._recipes.drives(device):
+            await self._recipes.abort(f"{device} was {'stopped' if name == 'stop_device' else 'switched off'} by hand")
+        return value
 
     async def _status(self, _: Nothing) -> Any:
         return status_tree(self._node)
@@ -131,7 +171,41 @@ class Commands:
         )
         return {"run_id": (await self._node.machine.start(plan)).run_id}
 
+    async def _recipe_start(self, start: StartRecipe) -> Any:
+        if self._node.replaying is not None:
+            raise RequestRefused("devices are not driven during a replay: stop it first", permitted=("stop",))
+        recipe = await asyncio.to_thread(start.parsed)
+        if self._node.machine.state != "idle" and any(isinstance(step, Start) for step in recipe.steps):
+            raise RequestRefused(
+                f"recipe {recipe.name} starts a run, and the present one is {self._node.machine.state}: end that "
+                "first, or take the start step out; nothing was sent",
+                permitted=self._node.machine.permitted,
+            )
+        self._recipes.start(recipe)
+        return self._recipes.tree()
+
+    async def _recipe_pause(self, _: Nothing) -> Any:
+        self._recipes.pause()
+        return self._recipes.tree()
+
+    async def _recipe_resume(self, _: Nothing) -> Any:
+        self._recipes.resume()
+        return self._recipes.tree()
+
+    async def _recipe_abort(self, _: Nothing) -> Any:
+        return {"unverified": await self._recipes.abort()}
+
+    async def _recipe_starts_run(self, arguments: Mapping[str, Any]) -> Any:
+        return await self._start(_checked(StartRun, arguments))
+
+    async def _recipe_stops_run(self, _: Mapping[str, Any]) -> None:
+        """A run that has taken all its frames by then needs no stop."""
+        if self._node.machine.state == "acquiring":
+            await self._node.machine.stop()
+
     async def _replay(self, replay: StartReplay) -> Any:
+        if self._recipes.active:
+            raise RequestRefused("a recipe drives the devices: abort it first", permitted=self._recipes.permitted)
         source = await asyncio.to_thread(
             ReplaySource,
             _run_path(self._node.settings.runs_folder, replay.run),

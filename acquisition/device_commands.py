@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from acquisition.devices import Device, StagePosition
 from acquisition.errors import RequestRefused
-from acquisition.node import AcquisitionNode
+from acquisition.guard import Guard
+from acquisition.lab import Lab
+from acquisition.replay import ReplaySource
+from acquisition.state import StateKeeper
 
 STAGE_AXES = ("x_m", "y_m", "z_m")
 
@@ -27,10 +30,23 @@ class Setpoints(BaseModel):
     values: dict[str, float]
 
 
+class DeviceHost(Protocol):
+    """Whose lab it is: a node, or the rehearsal of a recipe."""
+
+    lab: Lab
+    state: StateKeeper
+    guard: Guard
+
+    @property
+    def replaying(self) -> ReplaySource | None: ...
+
+    def tell(self, name: str, text: str, severity: str = "info", **details: Any) -> None: ...
+
+
 class DeviceCommands:
     """The part of a node's commands that reach for the lab."""
 
-    def __init__(self, node: AcquisitionNode) -> None:
+    def __init__(self, node: DeviceHost) -> None:
         self._node = node
         self._lab = node.lab
         self.by_name: dict[str, tuple[type[BaseModel], Callable[[Any], Awaitable[Any]]]] = {
@@ -41,7 +57,15 @@ class DeviceCommands:
         }
 
     async def _set(self, wanted: Setpoints) -> Any:
-        lab, name, values = self._lab, wanted.device, dict(wanted.values)
+        name, values = wanted.device, dict(wanted.values)
+        reached = await self.apply(name, values)
+        told = ", ".join(f"{setpoint} {value:g}" for setpoint, value in values.items())
+        self._node.tell("setpoint", f"{name}: {told}", device=name, values=values)
+        return reached
+
+    async def apply(self, name: str, values: dict[str, float]) -> Any:
+        """Check against limits and permit, then send; whoever sends many in a row tells of them together."""
+        lab = self._lab
         self._connected(name)
         self._refuse_during_replay()
         self._check_limits(name, values)
@@ -60,8 +84,6 @@ class DeviceCommands:
             if gas is None:
                 raise RequestRefused(f"{name} has no setpoints; nothing was sent")
             await gas.set_flow(_only(values, "flow_mol_per_s", name))
-        told = ", ".join(f"{setpoint} {value:g}" for setpoint, value in values.items())
-        self._node.tell("setpoint", f"{name}: {told}", device=name, values=values)
         return reached
 
     async def _move(self, values: dict[str, float]) -> dict[str, float]:

@@ -8,10 +8,10 @@ time or answers nonsense, and `LimitExceeded` before anything is sent when a set
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from acquisition.clock import Instant
 from acquisition.errors import LimitExceeded
@@ -70,6 +70,15 @@ class Device(Protocol):
 
     async def read(self) -> Readings:
         """Sample every quantity of the device once."""
+        ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A device that has more to say than its readings: what was lost or refused, in words for people."""
+
+    def told(self) -> Sequence[str]:
+        """What there is to say since the last call, each with the way out."""
         ...
 
 

@@ -8,12 +8,14 @@ from typing import Any
 
 from acquisition.alarms import AlarmBook
 from acquisition.clock import Clock
+from acquisition.devices import SegmentedDetector
 from acquisition.errors import RequestRefused
 from acquisition.interlocks import InterlockLimits, PermitInput, make_safe, permit_inputs
 from acquisition.lab import Lab
 from acquisition.state import StateKeeper
 
 WATCH_INTERVAL_S = 0.2
+WATCH_PATIENCE_S = 0.6
 
 Tell = Callable[..., None]
 """`tell(name, text, severity)`: put an event on the stream, into the recording and into the log."""
@@ -29,6 +31,8 @@ class Guard:
         self._clock = clock
         self._tell = tell
         self._operator_seen = clock.now()
+        self._watched_at = clock.now()
+        self.before_safe_state: Callable[[str], None] = lambda _: None
         self.alarms = AlarmBook()
 
     def operator_seen(self) -> None:
@@ -50,20 +54,41 @@ class Guard:
 
     async def safe_state(self, reason: str) -> list[str]:
         """Laser, gas and scan to rest, verified; what could not be verified sounds an alarm and is returned."""
-        unverified = await make_safe(
-            [self._lab.heater] if self._lab.heater else [], self._lab.gases, self._lab.detector
-        )
+        return await self._make_safe("safe_state", reason, self._lab.detector)
+
+    async def rest(self, reason: str) -> list[str]:
+        """Laser and gas to rest, verified as in the safe state; the scan goes on."""
+        return await self._make_safe("rest", reason, None)
+
+    def unwell(self) -> str:
+        """Why a hardware relay must drop the laser now; empty when nothing is amiss.
+
+        Judged anew at each call: the watch hangs, the laser is on without a permit, or it could not be verified safe.
+        """
+        silent_s = self._clock.now().seconds_since(self._watched_at)
+        if silent_s > WATCH_PATIENCE_S:
+            return f"the guard has not looked for {silent_s:.1f} s, the limit is {WATCH_PATIENCE_S:g} s"
+        if any(alarm["id"] == "unsafe" and alarm["active"] for alarm in self.alarms.tree()):
+            return "the safe state could not be verified"
+        bad = [f"{condition.name}: {condition.reason}" for condition in self.inputs() if not condition.good]
+        return f"the laser is on without a permit: {'; '.join(bad)}" if bad and self._heating() else ""
+
+    async def _make_safe(self, event: str, reason: str, detector: SegmentedDetector | None) -> list[str]:
+        self.before_safe_state(reason)
+        unverified = await make_safe([self._lab.heater] if self._lab.heater else [], self._lab.gases, detector)
         if unverified:
             text = "; ".join(unverified)
             self._sound("unsafe", text, "cut the laser's power by hand now")
         else:
             self.alarms.cease("unsafe")
-        self._tell("safe_state", f"{reason}; {'not ' if unverified else ''}verified", "warning", unverified=unverified)
+        told = f"{reason}; {'not ' if unverified else ''}verified"
+        self._tell(event, told, "warning" if detector or unverified else "info", unverified=unverified)
         return unverified
 
     async def watch(self) -> None:
         """Until cancelled."""
         while True:
+            self._watched_at = self._clock.now()
             self._watch_devices()
             await self._watch_permit()
             await asyncio.sleep(WATCH_INTERVAL_S)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from acquisition.clock import Clock, Instant
-from acquisition.devices import Device, Reading
+from acquisition.devices import Device, Reading, Telling
 from acquisition.errors import EclipsError
 from acquisition.frames import JoinedValue
 
@@ -23,6 +23,9 @@ REMEMBERED_SAMPLES = 2400
 
 SampleTaker = Callable[[str, Reading], None]
 """Called with `device.quantity` and its reading, for every sample."""
+
+DeviceTell = Callable[[str, str], None]
+"""Called with a device's name and what it has to say."""
 
 
 @dataclass(slots=True)
@@ -42,10 +45,17 @@ class StateKeeper:
     A device that fails is left, its channels become invalid at once, and it is entered again every second.
     """
 
-    def __init__(self, devices: Mapping[str, Device], clock: Clock, take_sample: SampleTaker) -> None:
+    def __init__(
+        self,
+        devices: Mapping[str, Device],
+        clock: Clock,
+        take_sample: SampleTaker,
+        tell: DeviceTell = lambda name, text: log.warning("%s: %s", name, text),
+    ) -> None:
         self._devices = dict(devices)
         self._clock = clock
         self._take_sample = take_sample
+        self._tell = tell
         self._histories: dict[str, deque[Reading]] = {}
         self.connections = {name: Connection() for name in self._devices}
         self._tasks: list[asyncio.Task[None]] = []
@@ -98,6 +108,8 @@ class StateKeeper:
     async def _sample(self, device: Device) -> None:
         async with asyncio.timeout(READ_TIMEOUT_S):
             readings = await device.read()
+        for text in device.told() if isinstance(device, Telling) else ():
+            self._tell(device.name, text)
         connection = self.connections[device.name]
         for quantity, reading in readings.items():
             connection.readings += 1

@@ -26,7 +26,7 @@ def status_tree(node: AcquisitionNode) -> dict[str, Any]:
         "run": _run_tree(machine.state, progress) if progress else None,
         "backfill": [
             {"run_id": run_id, "heights": recorder.manifest.heights, "frames": recorder.frames}
-            for run_id, recorder in list(node.awaiting_heights.items())[:MOST_BACKFILLS_TOLD]
+            for run_id, recorder in list(node.recordings.awaiting.items())[:MOST_BACKFILLS_TOLD]
         ],
         "drops": {
             "skipped": node.stream.skipped,
@@ -40,6 +40,8 @@ def status_tree(node: AcquisitionNode) -> dict[str, Any]:
         "frame_age_s": _frame_age_s(node, progress),
         "devices": _device_trees(node),
         "interlocks": node.guard.tree(),
+        "relay": node.relay.tree() if node.relay else None,
+        "recipe": node.recipes.tree() if node.recipes else None,
         "workers": node.stream.workers(),
         "alarms": node.guard.alarms.tree(),
         "simulated": node.lab.simulated,
@@ -56,7 +58,7 @@ def _counters_tree(node: AcquisitionNode) -> dict[str, Any]:
     stream, times = node.stream, node.machine.recorder_times
     return {
         **node.counters.tree(),
-        "queues": {"waiting": node.heights_waiting, "leased": stream.leased},
+        "queues": {"waiting": node.recordings.frames_without_height, "leased": stream.leased},
         "ring": {"bytes": stream.ring_bytes, "budget_bytes": node.settings.ring_bytes + RESULT_RING_BYTES},
         "sockets": {
             name: {"rejected": server.rejected, "errors": server.errors}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,7 +29,9 @@ from hardware_drivers.gcs2 import Gcs2Stage, PiAxis
 from hardware_drivers.mnemonic_gauge import MnemonicGauge
 from hardware_drivers.ostech import OsTechLaserHeater
 from hardware_drivers.propar import BronkhorstBus
+from hardware_drivers.push import push_detector
 from hardware_drivers.sharksem import SharkSemDetector, SharkSemSession, SharkSemStage
+from hardware_drivers.tiff.folder import folder_detector
 from hardware_drivers.upp import UppPyrometer
 
 Shared = TypeVar("Shared")
@@ -73,6 +76,52 @@ class SharkSemDetectorEntry(_Entry):
     def build(self, means: Means) -> SegmentedDetector:
         session = means.sharksem(self.address)
         return SharkSemDetector("detector", session, means.instrument, SCAN_PX, clock=means.clock)
+
+
+class TiffFolderEntry(_Entry):
+    """Any microscope that writes images to a folder; see `hardware_drivers.tiff.folder.folder_detector`."""
+
+    kind: Literal["tiff_folder"]
+    folder: Path
+    pattern: str | None = None
+    existing: Literal["take", "leave"] = "leave"
+    sidecar: str | None = None
+    patience_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    settle_s: Annotated[float, Field(ge=0, le=3600)] = 1.0
+
+    def build(self, means: Means) -> SegmentedDetector:
+        return folder_detector(
+            self.folder.expanduser(),
+            means.instrument,
+            pattern=self.pattern,
+            existing=self.existing,
+            sidecar=self.sidecar,
+            patience_s=self.patience_s,
+            settle_s=self.settle_s,
+            clock=means.clock,
+        )
+
+
+class PushEntry(_Entry):
+    """Any program that posts its images (`deploy/push_sender.py`); `key_file` holds the key that they must carry."""
+
+    kind: Literal["push"]
+    key_file: Path
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8620
+    patience_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+
+    def build(self, means: Means) -> SegmentedDetector:
+        try:
+            key = self.key_file.expanduser().read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(
+                f"the key of the push source cannot be read (instruments.detector.key_file): {error}; write one with "
+                "`python -c 'import secrets; print(secrets.token_urlsafe())'`"
+            ) from error
+        return push_detector(
+            means.instrument, key, host=self.host, port=self.port, patience_s=self.patience_s, clock=means.clock
+        )
 
 
 class SharkSemStageEntry(_Entry):
@@ -151,7 +200,7 @@ class BronkhorstEntry(_Entry):
         return BronkhorstFlowController(self.gas, bus, means.clock, self.gas, means.flows[self.gas], node=self.node)
 
 
-Detectors = SharkSemDetectorEntry
+Detectors = Annotated[SharkSemDetectorEntry | TiffFolderEntry | PushEntry, Field(discriminator="kind")]
 Stages = Annotated[SharkSemStageEntry | PiStageEntry, Field(discriminator="kind")]
 
 

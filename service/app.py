@@ -25,7 +25,7 @@ from service.hub import Hub
 from service.keys import KeyBook
 from service.metrics import Metrics, RequestMeter
 from service.problems import PROBLEMS, problem
-from service.routes import control, devices, keys, live, metrics, plan, profiles, run, runs, status, tasks
+from service.routes import control, devices, keys, live, metrics, plan, profiles, recipe, run, runs, status, tasks
 from service.routes.shared import Services
 from service.run_control import RunControl
 from service.settings import Settings
@@ -62,7 +62,7 @@ def create_app(settings: Settings, key: str) -> FastAPI:
         context.destroy(linger=200)
 
     app = FastAPI(title="eclips-live", version="1", lifespan=lifespan, openapi_url=None)
-    for routes in (status, plan, run, runs, profiles, tasks, devices, live, metrics, control, keys):
+    for routes in (status, plan, run, recipe, runs, profiles, tasks, devices, live, metrics, control, keys):
         app.include_router(routes.router, prefix="/api/v1", dependencies=[Depends(check)], responses=PROBLEMS)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     app.add_middleware(Exchanges)

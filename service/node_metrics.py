@@ -15,6 +15,7 @@ from prometheus_client.core import (
     StateSetMetricFamily,
 )
 
+from acquisition.recipes.runner import STATES as RECIPE_STATES
 from acquisition.run import STATES
 
 Tree = Mapping[str, Any]
@@ -89,6 +90,14 @@ def _safety_metrics(status: Tree) -> Iterator[Metric]:
     inputs = [((one["name"],), one["good"]) for one in interlocks["inputs"]]
     yield _gauge("eclips_interlock_input_good", "Whether a condition of the permit holds", inputs, "input")
     active = sum(alarm["active"] for alarm in alarms)
+    if status.get("relay"):
+        beating, edges = status["relay"]["beating"], status["relay"]["edges"]
+        yield _gauge("eclips_relay_beating", "Whether the laser's relay gets its heartbeat", beating)
+        yield _counter("eclips_relay_edges", "Edges of the relay's heartbeat", edges)
+    if status.get("recipe"):
+        states = {state: state == status["recipe"]["state"] for state in RECIPE_STATES}
+        yield StateSetMetricFamily("eclips_recipe_state", "State of the recipe: 1 for the present one", states)
+        yield _gauge("eclips_recipe_step", "Step of the recipe, from 1", status["recipe"].get("step", 0))
     yield _gauge("eclips_alarms_active", "Alarms whose cause lasts", active)
     yield _gauge("eclips_alarms_standing", "Alarms that are active or not acknowledged", len(alarms))
 

@@ -6,12 +6,13 @@ import difflib
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from acquisition.endpoints import CurveKeys, Endpoints
 from acquisition.errors import BadInput
+from acquisition.heartbeat import LONGEST_PERIOD_S
 from acquisition.interlocks import InterlockLimits
 from acquisition.recording.disk import LOW_SPACE_BYTES
 from hardware_drivers.instruments import Instruments
@@ -66,6 +67,25 @@ class InterlockSettings(_Part):
 
     def limits(self) -> InterlockLimits:
         return InterlockLimits(**self.model_dump())
+
+
+class RelaySettings(_Part):
+    """The heartbeat of a watchdog relay in the laser's interlock loop, an edge every half `period_s`: on a serial
+    port's `signal` line (`byte` sends 1 and 0), or as 1 and 0 into the file at `path`, such as a GPIO's."""
+
+    kind: Literal["none", "serial", "file"] = "none"
+    port: str = ""
+    signal: Literal["dtr", "rts", "byte"] = "dtr"
+    path: Path | None = None
+    period_s: Annotated[float, Field(ge=0.02, le=LONGEST_PERIOD_S)] = 0.5
+
+    @model_validator(mode="after")
+    def _says_where(self) -> Self:
+        if self.kind == "serial" and not self.port:
+            raise ValueError('kind = "serial" needs port, such as "/dev/ttyUSB0"')
+        if self.kind == "file" and self.path is None:
+            raise ValueError('kind = "file" needs path, such as "/sys/class/gpio/gpio17/value"')
+        return self
 
 
 class StreamSettings(_Part):
@@ -136,6 +156,7 @@ class Settings(_Part):
     scan: ScanSettings = ScanSettings()
     limits: LimitSettings = LimitSettings()
     interlocks: InterlockSettings = InterlockSettings()
+    relay: RelaySettings = RelaySettings()
     stream: StreamSettings = StreamSettings()
     recording: RecordingSettings = RecordingSettings()
     inference: InferenceSettings = InferenceSettings()
@@ -194,13 +215,18 @@ def _explain(problem: Any) -> str:
 
 def _anchor_paths(tree: dict[str, Any], folder: Path) -> None:
     """Make the paths of a file relative to it."""
+    instruments = tree.get("instruments")
+    detector = instruments.get("detector") if isinstance(instruments, dict) else None
     for part, key in (
+        (detector, "folder"),
+        (detector, "key_file"),
         (tree, "runs_folder"),
         (tree, "instrument"),
         (tree.get("stream"), "own_key"),
         (tree.get("stream"), "peer_keys"),
         (tree.get("logs"), "folder"),
         (tree.get("serve"), "key_file"),
+        (tree.get("relay"), "path"),
     ):
         if isinstance(part, dict) and isinstance(part.get(key), str) and not part[key].startswith("~"):
             part[key] = str(folder / part[key])

@@ -10,13 +10,17 @@ import uvicorn
 from acquisition.clock import Clock, SystemClock
 from acquisition.devices import Limits, ScanRequest
 from acquisition.errors import BadInput
+from acquisition.heartbeat import HeartbeatLine
 from acquisition.instrument import Instrument, four_quadrant, load_instrument
 from acquisition.interlocks import make_safe
 from acquisition.lab import Lab
 from acquisition.node import NodeSettings
 from acquisition.program import AcquisitionProgram
+from acquisition.recipes.steps import Recipe
+from acquisition.rehearsal import Timeline, rehearse
 from hardware_drivers.catalog import LABS, MOL_PER_S_PER_SCCM, LabSpec
 from hardware_drivers.emulators.lab import EmulatedLab
+from hardware_drivers.relay import FileLine, SerialLine
 from inference.pipeline import Pipeline
 from inference.registry import find_model_set
 from inference.worker import Worker
@@ -59,8 +63,28 @@ def acquisition_program(settings: Settings, announce: Callable[[str], None]) -> 
         fuse_frames=settings.inference.fuse_frames,
         low_space_bytes=settings.recording.low_space_bytes,
         restarts=restarts_before(),
+        relay=relay_line(settings),
+        relay_period_s=settings.relay.period_s,
     )
     return AcquisitionProgram(lab(settings, clock), node_settings, clock, announce)
+
+
+def relay_line(settings: Settings) -> HeartbeatLine | None:
+    """Where the relay's heartbeat leaves this machine, not yet touched; None without a relay."""
+    relay = settings.relay
+    if relay.kind == "serial":
+        return SerialLine(relay.port, relay.signal)
+    return FileLine(relay.path) if relay.kind == "file" and relay.path is not None else None
+
+
+def dry_run(settings: Settings, recipe: Recipe) -> Timeline:
+    """A recipe on the simulated lab with these settings' limits and interlocks, in leaping time; touches no device.
+
+    Blocks for a second or two; raises as `acquisition.rehearsal.rehearse` does.
+    """
+    simulated = settings.microscope.model_copy(update={"kind": "simulated"})
+    stand_in = settings.model_copy(update={"microscope": simulated})
+    return rehearse(recipe, lambda clock: lab(stand_in, clock), settings.interlocks.limits())
 
 
 def pipeline(settings: Settings, model: str | None = None) -> Pipeline:

@@ -150,7 +150,7 @@ class Laboratory:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.program.node.hurry()
+        self.program.node.recordings.hurry()
         await self.program.__aexit__()
         if self._worker is not None:
             self._stop.set()

@@ -108,7 +108,7 @@ class Node:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.program.node.hurry()
+        self.program.node.recordings.hurry()
         await self.program.__aexit__()
 
     @property

@@ -16,7 +16,7 @@ from hardware_drivers.emulators.mnemonic_gauge import EmulatedMnemonicGauge
 from hardware_drivers.emulators.ostech import OsTechEmulator
 from hardware_drivers.emulators.sharksem import SharkSemEmulator
 from hardware_drivers.emulators.upp import UppEmulator
-from hardware_drivers.instruments import Instruments, PiStageEntry
+from hardware_drivers.instruments import Instruments, PiStageEntry, SharkSemDetectorEntry, SharkSemStageEntry
 from hardware_drivers.simulated.world import World
 
 FLUIDS = {"hydrogen": "H2", "oxygen": "O2", "argon": "Ar", "nitrogen": "N2", "methane": "CH4"}
@@ -84,7 +84,8 @@ class EmulatedLab:
 
 
 def _sharksem_addresses(instruments: Instruments) -> set[str]:
-    found = {entry.address for entry in (instruments.detector, instruments.stage) if entry and entry.kind == "sharksem"}
+    named = (instruments.detector, instruments.stage)
+    found = {one.address for one in named if isinstance(one, SharkSemDetectorEntry | SharkSemStageEntry)}
     if len(found) > 1:
         raise BadInput(f"detector and stage name two TESCAN microscopes ({', '.join(sorted(found))}): one is emulated")
     return found

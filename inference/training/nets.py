@@ -102,7 +102,7 @@ NETS: Mapping[str, Net] = {
         slot="rerender",
         lesson=lambda folder: DsmLesson(),
         export=_export_rerender,
-        recipe=Recipe(samples=150_000, width=16, depth=3, muon_rate=1.2e-2, adam_rate=2e-3),
+        recipe=Recipe(samples=60_000, width=16, depth=3, muon_rate=4e-3, adam_rate=2e-3),
         quick=Recipe(samples=1_024, width=8, depth=3, blocks=1, validation_batches=4),
         data="BSESM's images of fourteen families of surfaces, up to five times as steep, 64 detector geometries",
     ),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from acquisition.errors import BadInput
 from acquisition.instrument import load_instrument
-from hardware_drivers.tiff_folder import read_image_sets
+from hardware_drivers.tiff.sets import read_image_sets
 from inference.accuracy import without_plane
 from inference.pipeline import Pipeline
 from service.benchmarks.frames import frame_of

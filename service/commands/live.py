@@ -226,7 +226,7 @@ async def _acquire(
     def end_soon() -> None:
         loop.call_soon_threadsafe(end.set)
 
-    call_at_end(end_soon, node.hurry, supervised=supervised)
+    call_at_end(end_soon, node.recordings.hurry, supervised=supervised)
     async with program:
         lines = asyncio.create_task(_status_lines(node))
         if first is not None:
@@ -256,7 +256,7 @@ async def _wait_for_detector(node: AcquisitionNode, end: asyncio.Event) -> None:
 
 async def _run_over(node: AcquisitionNode) -> None:
     await node.machine.wait()
-    await node.heights_made()
+    await node.recordings.heights_made()
 
 
 async def _status_lines(node: AcquisitionNode) -> None:

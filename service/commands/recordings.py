@@ -25,7 +25,7 @@ from acquisition.recording.offline import record_offline
 from acquisition.recording.verification import Verification, name_spans
 from acquisition.stamping import optics_of, start_run
 from hardware_drivers.catalog import MOL_PER_S_PER_SCCM
-from hardware_drivers.tiff_folder import ImageSet, read_image_sets
+from hardware_drivers.tiff.sets import ImageSet, read_image_sets
 from inference.fused_pipeline import FusedPipeline
 from inference.pipeline import Pipeline
 from inference.reprocess import Reconstruction, Reprocessed

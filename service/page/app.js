@@ -9,6 +9,7 @@ import { cursorOverlay } from "./pane.js";
 import { HeightPane, NormalsPane, SegmentPanes, TrustPane, probeText } from "./panes.js";
 import { Planner } from "./plan.js";
 import { Profile } from "./profile.js";
+import { RecipeCard } from "./recipe.js";
 import { Recordings } from "./recordings.js";
 import { Relief } from "./relief.js";
 import { LiveSocket, get, openStatus, post } from "./socket.js";
@@ -49,7 +50,7 @@ const bar = new Bar(page), alarms = new Alarms(page), run = new RunControls(page
 const heater = new HeaterCard(), gas = new GasCard(), stage = new StageCard();
 const recordings = new Recordings(page);
 const trends = new Trends(page);
-const planner = new Planner();
+const planner = new Planner(), recipe = new RecipeCard();
 
 const live = new LiveSocket(wish, (message) => {
   page.live = message;
@@ -94,7 +95,7 @@ openStatus(
     page.status = status;
     page.replaying = ["acquiring", "finishing"].includes(status.state) ? status.run?.replayed ?? null : null;
     if (lostAt !== null) foundAgain(status);
-    for (const part of [bar, alarms, run]) part.show(status);
+    for (const part of [bar, alarms, run, recipe]) part.show(status);
     for (const card of [heater, gas, stage]) card.show(status, page.replaying);
     recordings.show();
   },

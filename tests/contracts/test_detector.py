@@ -6,6 +6,8 @@ import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -16,14 +18,18 @@ from acquisition.devices import Limits, ScanRequest, SegmentedDetector
 from acquisition.errors import DeviceFailed, RequestRefused
 from acquisition.frames import FLAGS, Exposure
 from hardware_drivers.emulators.sharksem import SharkSemEmulator
+from hardware_drivers.push import push_detector
 from hardware_drivers.sharksem import SharkSemSession
 from hardware_drivers.simulated import SimulatedDetector, World
+from hardware_drivers.tiff.folder import folder_detector
+from microscopes import operated, post_scans, write_scans
 
+SIZES = Limits(8, 8192, "detector.size_limit_px")
 SCAN = ScanRequest(width_px=40, height_px=24, pixel_size_m=10e-9, dwell_time_s=2e-6)
 
 
 def simulated(world: World) -> SegmentedDetector:
-    return SimulatedDetector("detector", world, Limits(8, 8192, "detector.size_limit_px"))
+    return SimulatedDetector("detector", world, SIZES)
 
 
 @asynccontextmanager
@@ -35,9 +41,27 @@ async def sharksem(world: World) -> AsyncIterator[SegmentedDetector]:
         yield detector
 
 
+@asynccontextmanager
+async def tiff_folder(world: World) -> AsyncIterator[SegmentedDetector]:
+    with TemporaryDirectory() as folder:
+        detector = folder_detector(Path(folder), world.instrument, size_limits=SIZES, settle_s=0.0, poll_s=0.01)
+        async with detector, operated(detector, write_scans(Path(folder))):
+            yield detector
+
+
+@asynccontextmanager
+async def push(world: World) -> AsyncIterator[SegmentedDetector]:
+    key = "key-of-the-contract"
+    detector = push_detector(world.instrument, key, port=0, size_limits=SIZES)
+    async with detector, operated(detector, post_scans(detector.address, key)):
+        yield detector
+
+
 DETECTORS: dict[str, Callable[[World], AbstractAsyncContextManager[SegmentedDetector]]] = {
     "simulated": simulated,
     "sharksem": sharksem,
+    "tiff_folder": tiff_folder,
+    "push": push,
 }
 
 

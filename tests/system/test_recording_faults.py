@@ -176,7 +176,7 @@ class Microscope:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.program.node.hurry()
+        self.program.node.recordings.hurry()
         await self.program.__aexit__()
 
     async def until(self, condition: Callable[[], object]) -> None:

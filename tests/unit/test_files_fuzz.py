@@ -24,9 +24,10 @@ from hypothesis import strategies as st
 from acquisition.endpoints import check_reachable_only_by_friends
 from acquisition.errors import BadInput
 from acquisition.instrument import four_quadrant, load_instrument
-from hardware_drivers.tiff_folder import read_image_sets
-from hardware_drivers.tiff_metadata import read_image_file
+from hardware_drivers.tiff.image_file import read_image_file
+from hardware_drivers.tiff.sets import read_image_sets
 from hostile import Change, bounded_memory, changed, changes, few, replace_somewhere, usual
+from microscopes import HITACHI_TEXT, JEOL_TEXT, ZEISS_TEXT, tescan_bytes, tescan_tags, zeiss_tags
 from service import wiring
 from service.settings import load_settings
 
@@ -164,6 +165,12 @@ FEI_TEXT = (
     "[User]\r\nDate=03/14/2019\r\nTime=02:15:26 PM\r\n[EBeam]\r\nHV=7000\r\nWD=0.00501\r\nBeamCurrent=5.25e-10\r\n"
     "[Scan]\r\nPixelWidth=6.5104e-08\r\nDwelltime=2e-05\r\n[Image]\r\nResolutionX=24\r\nResolutionY=16\r\n"
 )
+OME_TEXT = (
+    '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image '
+    'ID="Image:0"><Pixels DimensionOrder="XYCZT" ID="Pixels:0" SizeX="24" SizeY="20" SizeC="4" SizeZ="1" SizeT="1" '
+    'Type="uint16" PhysicalSizeX="12.5" PhysicalSizeXUnit="nm"><Channel ID="Channel:0:0" Name="A"/><TiffData/></Pixels>'
+    "</Image></OME>"
+)
 
 
 def _tiff(images: Any, **options: Any) -> bytes:
@@ -177,6 +184,8 @@ IMAGE_FILES = {
     "heights": (ROOT / "tests" / "data" / "recording-v1" / "heights-0000.tif").read_bytes(),
     "pages": _tiff(PIXELS),
     "fei": _tiff(PIXELS, extratags=[(34682, "s", 0, FEI_TEXT, True)]),
+    "zeiss": _tiff(PIXELS, extratags=zeiss_tags()),
+    "tescan": _tiff(PIXELS, extratags=tescan_tags(tescan_bytes())),
     "8 bit": _tiff((PIXELS >> 8).astype(np.uint8)),
     "deflated": _tiff(PIXELS, compression="zlib"),
     "tiled": _tiff(PIXELS, tile=(16, 16)),
@@ -184,12 +193,14 @@ IMAGE_FILES = {
 }
 
 
-def take_image(content: bytes) -> None:
+def take_image(content: bytes, beside: bytes | None = None) -> None:
     with file_of(content, "scan.tif") as path, bounded_memory(IMAGE_MEMORY_BYTES):
+        if beside is not None:
+            path.with_suffix(".txt").write_bytes(beside)
         try:
             (found,) = read_image_sets([path], four_quadrant())
         except BadInput as refused:
-            assert "scan.tif" in str(refused) or "instrument" in str(refused)
+            assert "scan.t" in str(refused) or "instrument" in str(refused)
             return
         assert found.images.dtype == np.uint16 and found.images.ndim == 3 and len(found.images) == 4
         assert found.images.size > 0
@@ -235,6 +246,36 @@ def test_metadata_of_a_microscope_with_changed_bytes_is_read_or_refused(several:
     take_image(
         _tiff(PIXELS, extratags=[(34682, "s", 0, text.decode("ascii", "replace").encode("ascii", "replace"), True)])
     )
+
+
+@pytest.mark.soak
+@few
+@given(st.lists(changes, min_size=1, max_size=2))
+def test_metadata_of_zeiss_with_changed_bytes_is_read_or_refused(several: list[Change]) -> None:
+    text = changed(ZEISS_TEXT.encode(), several)[:2000].decode("ascii", "replace").encode("ascii", "replace")
+    take_image(_tiff(PIXELS, extratags=[(34118, "s", 0, text, True)]))
+
+
+@pytest.mark.soak
+@few
+@given(st.lists(changes, min_size=1, max_size=2))
+def test_chunks_of_tescan_with_changed_bytes_are_read_or_refused(several: list[Change]) -> None:
+    take_image(_tiff(PIXELS, extratags=tescan_tags(changed(tescan_bytes(), several) or b"\0")))
+
+
+@pytest.mark.soak
+@few
+@given(st.sampled_from([HITACHI_TEXT, JEOL_TEXT]), st.sampled_from(["ascii", "utf-16"]), st.lists(changes, min_size=1))
+def test_a_sidecar_with_changed_bytes_is_read_or_refused(text: str, coding: str, several: list[Change]) -> None:
+    take_image(_tiff(PIXELS), beside=changed(text.encode(coding), several))
+
+
+@pytest.mark.soak
+@few
+@given(st.lists(changes, min_size=1, max_size=2))
+def test_ome_metadata_with_changed_bytes_is_read_or_refused(several: list[Change]) -> None:
+    text = changed(OME_TEXT.encode(), several).decode("ascii", "replace").encode("ascii", "replace").rstrip(b"\0")
+    take_image(_tiff(PIXELS, description=text.replace(b"\0", b"?")))
 
 
 @pytest.mark.parametrize("rows", ["0", "-5", "many", "9" * 5000, "1e3"])

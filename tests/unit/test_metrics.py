@@ -57,6 +57,8 @@ DOCUMENTED = {
     "eclips_disk_low_space_bytes": "gauge",
     "eclips_interlock_permit": "gauge",
     "eclips_interlock_input_good": "gauge",
+    "eclips_recipe_state": "gauge",
+    "eclips_recipe_step": "gauge",
     "eclips_alarms_active": "gauge",
     "eclips_alarms_standing": "gauge",
     "eclips_device_connected": "gauge",
@@ -100,7 +102,7 @@ def status(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         async with AcquisitionProgram(wiring.lab(settings, clock), node_settings, clock, lambda _: None) as program:
             await program.carry_out("start", {"frames": 3})
             await program.node.machine.wait()
-            program.node.hurry()
+            program.node.recordings.hurry()
             return dict(await program.carry_out("status", {}))
 
     found: dict[str, Any] = cbor2.loads(cbor2.dumps(asyncio.run(run())))

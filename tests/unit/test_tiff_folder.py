@@ -8,12 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from acquisition.errors import BadInput
 from acquisition.instrument import four_quadrant
-from hardware_drivers.tiff_folder import read_image_sets
-from hardware_drivers.tiff_metadata import read_image_file
+from hardware_drivers.tiff.image_file import read_image_file
+from hardware_drivers.tiff.naming import Naming, order_of
+from hardware_drivers.tiff.sets import read_image_sets
+from hostile import usual
 
 FEI_TEXT = "\r\n".join(
     [
@@ -129,7 +133,7 @@ def test_a_resolution_in_centimetres_is_believed_unless_it_is_a_screen_s(
     tmp_path: Path, per_cm: int, expected_m: float | None
 ) -> None:
     tifffile.imwrite(tmp_path / "x.tif", IMAGES[0], resolution=(per_cm, per_cm), resolutionunit="CENTIMETER")
-    assert read_image_file(tmp_path / "x.tif").pixel_size_m == (expected_m and pytest.approx(expected_m))
+    assert read_image_file(tmp_path / "x.tif").told.pixel_size_m == (expected_m and pytest.approx(expected_m))
 
 
 def test_names_that_can_be_grouped_in_two_ways_are_not_guessed(tmp_path: Path) -> None:
@@ -168,3 +172,20 @@ def test_a_file_with_pages_of_different_sizes_is_refused(tmp_path: Path) -> None
             writer.write(np.zeros((rows, 8), np.uint16), metadata=None)
     with pytest.raises(BadInput, match="pages of different sizes"):
         read_image_sets([tmp_path / "x.tif"], four_quadrant())
+
+
+@usual
+@given(
+    st.sampled_from([tuple("ABCD"), ("Q1", "Q2", "Q3"), ("1", "2", "3", "4"), ("top", "left", "low")]),
+    st.lists(st.sets(st.text(st.sampled_from("AB1Q2_. -xé٣²top"), min_size=1, max_size=9), max_size=12), max_size=3),
+)
+def test_whatever_files_are_called_each_belongs_to_one_group(
+    segments: tuple[str, ...], arriving: list[set[str]]
+) -> None:
+    naming = Naming(segments)
+    for names in arriving:
+        groups = naming.groups(names)
+        assert sorted(name for group in groups for name in group.files.values()) == sorted(names)
+        assert len(sorted(groups, key=lambda group: order_of(group.key))) == len(groups)
+        for group in groups:
+            assert sorted(naming.in_order(group.files)) == sorted(group.files.values())

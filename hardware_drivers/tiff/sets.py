@@ -1,10 +1,9 @@
-"""Any microscope that writes images to a folder: files grouped into sets of one image per segment."""
+"""Image files grouped into sets of one image per segment, whatever microscope wrote them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 
 from acquisition.errors import BadInput
 from acquisition.instrument import Instrument
-from hardware_drivers.tiff_metadata import ImageFile, read_image_file
+from hardware_drivers.tiff.image_file import ImageFile, read_image_file
+from hardware_drivers.tiff.naming import channel_pattern, order_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,34 +46,59 @@ def read_image_sets(files: Sequence[Path], instrument: Instrument, pattern: str 
     names = [segment.name for segment in instrument.detector.segments]
     read = {path: read_image_file(path) for path in files}
     if all(len(image.pages) == len(names) for image in read.values()):
-        return [_image_set([image], instrument) for image in read.values()]
+        return [image_set([image], instrument) for image in read.values()]
     for path, image in read.items():
         if len(image.pages) > 1:
             raise BadInput(f"{path} has {len(image.pages)} pages; expected 1, or one for each of {len(names)} segments")
     groups = _by_pattern(files, pattern) if pattern else _by_one_letter(files, names)
-    return [_image_set(_in_order(group, read, instrument, name), instrument) for name, group in groups.items()]
+    return [image_set(_in_order(group, read, instrument, name), instrument) for name, group in groups.items()]
 
 
-def _image_set(images: Sequence[ImageFile], instrument: Instrument) -> ImageSet:
-    first = images[0]
+def image_set(images: Sequence[ImageFile], instrument: Instrument) -> ImageSet:
+    """One set of the images of one scan, in this order unless they say themselves of which segments they are.
+
+    Raises `BadInput` where they differ in size or settings, or say that they are of the same segment.
+    """
+    images = _as_they_say(images, instrument)
     sizes = {image.pages.shape[1:] for image in images}
     if len(sizes) > 1:
-        told = ", ".join(f"{image.path.name} {image.pages.shape[1:]}" for image in images)
-        raise BadInput(f"the images of a set differ in size: {told}")
+        shown = ", ".join(f"{image.path.name} {image.pages.shape[1:]}" for image in images)
+        raise BadInput(f"the images of a set differ in size: {shown}")
     for name in ("pixel_size_m", "energy_ev", "working_distance_m"):
-        values = {getattr(image, name) for image in images}
+        values = {getattr(image.told, name) for image in images}
         if len(values) > 1:
             raise BadInput(f"the images of a set differ in {name}: {sorted(values, key=str)}; are they of one scan?")
+    told = images[0].told
     used = instrument.with_scan(
-        pixel_size_m=first.pixel_size_m,
-        dwell_time_s=first.dwell_time_s,
-        energy_ev=first.energy_ev,
-        working_distance_m=first.working_distance_m,
-        current_a=first.current_a,
+        pixel_size_m=told.pixel_size_m,
+        dwell_time_s=told.dwell_time_s,
+        energy_ev=told.energy_ev,
+        working_distance_m=told.working_distance_m,
+        current_a=told.current_a,
     )
     stack = np.ascontiguousarray(np.concatenate([image.pages for image in images]))
-    assumed = () if first.pixel_size_m else (_told_pixel_size(first, used),)
-    return ImageSet(stack, used, tuple(image.path for image in images), first.taken, assumed)
+    assumed = () if told.pixel_size_m else (_told_pixel_size(images[0], used),)
+    return ImageSet(stack, used, tuple(image.path for image in images), told.taken, assumed)
+
+
+def _as_they_say(images: Sequence[ImageFile], instrument: Instrument) -> Sequence[ImageFile]:
+    """A file knows better than its name of which segment it is, where it speaks of the instrument's segments."""
+    names = [segment.name for segment in instrument.detector.segments]
+    if len(images) == 1:
+        (image,) = images
+        if set(image.told.channels) != set(names) or len(image.told.channels) != len(names):
+            return images
+        order = [image.told.channels.index(name) for name in names]
+        return [replace(image, pages=image.pages[order])]
+    said: dict[str, ImageFile] = {}
+    for image in images:
+        for channel in image.told.channels:
+            if channel in names and said.setdefault(channel, image) is not image:
+                raise BadInput(
+                    f"{image.path.name} and {said[channel].path.name} both say that they are of segment {channel}: "
+                    "are they of one scan?"
+                )
+    return [said[name] for name in names] if set(said) == set(names) else images
 
 
 def _told_pixel_size(image: ImageFile, used: Instrument) -> str:
@@ -94,12 +119,7 @@ def _in_order(
 
 
 def _by_pattern(files: Sequence[Path], pattern: str) -> dict[str, dict[str, Path]]:
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise BadInput(f"pattern {pattern!r} is no regular expression: {error}") from error
-    if "channel" not in expression.groupindex:
-        raise BadInput(f"pattern {pattern!r} has no group (?P<channel>...)")
+    expression = channel_pattern(pattern)
     groups: dict[str, dict[str, Path]] = {}
     for path in files:
         match = expression.search(path.name)
@@ -150,12 +170,7 @@ def _masked(files: Sequence[Path], place: int) -> dict[str, dict[str, Path]]:
 
 def _in_natural_order(groups: Mapping[str, dict[str, Path]]) -> dict[str, dict[str, Path]]:
     """Frame 9 before frame 10."""
-    return dict(sorted(groups.items(), key=lambda item: _text_and_numbers(item[0])))
-
-
-def _text_and_numbers(name: str) -> list[tuple[str, int]]:
-    parts = re.split(r"(\d+)", name)
-    return [(text, int(number)) for text, number in zip(parts[::2], [*parts[1::2], "-1"], strict=True)]
+    return dict(sorted(groups.items(), key=lambda item: order_of(item[0])))
 
 
 def _add(group: dict[str, Path], channel: str, path: Path) -> None:
