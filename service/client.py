@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -172,6 +173,31 @@ class Lab:
         """STOP ALL: laser, gas and scan to rest. Returns what could not be verified; empty is good."""
         return list(self._line.post("safe-state")["unverified"])
 
+    def recipe(self) -> dict[str, Any]:
+        """The present or last recipe: `state`, `step` of `steps`, `doing`, `left_s`, `holds`, what is `permitted`."""
+        return dict(self._line.get("recipe"))
+
+    def start_recipe(self, recipe: Path | dict[str, Any]) -> dict[str, Any]:
+        """Check a recipe (its file, or as a tree) whole against every limit, then begin. It is no sign of life: stay in
+        `control` while it heats. Raises `LimitExceeded` or `BadInput` with the step; nothing was begun then."""
+        return dict(self._line.post("recipe", _told(recipe)))
+
+    def rehearse(self, recipe: Path | dict[str, Any]) -> dict[str, Any]:
+        """The same on the simulated lab, which touches no device: `good`, `events`, and `channels` over time."""
+        return dict(self._line.post("recipe/dry-run", _told(recipe)))
+
+    def pause_recipe(self) -> None:
+        """Ramps and waits stand still, holds go on."""
+        self._line.post("recipe/pause")
+
+    def resume_recipe(self) -> None:
+        """Ramps and waits go on where they stood still."""
+        self._line.post("recipe/resume")
+
+    def abort_recipe(self) -> list[str]:
+        """To the safe state at once: always permitted. Returns what could not be verified; empty is good."""
+        return list(self._line.post("recipe/abort")["unverified"])
+
     def wait_until(self, holds: Callable[[Status], object], timeout_s: float) -> Status:
         """The first status that `holds`. Raises `TimeoutError` with how it stands instead."""
         deadline = time.monotonic() + timeout_s
@@ -251,3 +277,7 @@ class Lab:
         for device in self.devices.values():
             if device.kind == "laser_heater":
                 device.off()
+
+
+def _told(recipe: Path | dict[str, Any]) -> dict[str, Any]:
+    return {"recipe": recipe} if isinstance(recipe, dict) else {"text": recipe.read_text(encoding="utf-8")}

@@ -237,6 +237,24 @@ def test_a_replay_is_stepped_and_sought(lab: Lab) -> None:
         lab.heater.arm()
 
 
+def test_a_recipe_is_rehearsed_begun_paused_and_aborted(lab: Lab, tmp_path: Path) -> None:
+    steps = [{"do": "set", "device": "oxygen", "flow_sccm": 1.0}, {"do": "wait", "seconds": 600.0}]
+    recipe = {"name": "feed", "description": "Oxygen for a while.", "steps": steps}
+    assert lab.rehearse(recipe)["good"]
+    lab.start_recipe(recipe)
+    lab.wait_until(lambda _: lab.recipe()["step"] == 2, PATIENCE_S)
+    lab.pause_recipe()
+    assert lab.recipe()["state"] == "paused"
+    lab.resume_recipe()
+    assert lab.abort_recipe() == []
+    lab.wait_until(lambda _: lab.gas("oxygen")["flow_setpoint_mol_per_s"] == 0, PATIENCE_S)
+    file = tmp_path / "hot.toml"
+    file.write_text('name = "hot"\n[[steps]]\ndo = "set"\ndevice = "heater"\ncurrent_a = 1.8\n')
+    with pytest.raises(LimitExceeded) as refused:
+        lab.start_recipe(file)
+    assert (refused.value.value, refused.value.limit) == (1.8, 1.5)
+
+
 # Control
 
 

@@ -120,10 +120,13 @@ def test_each_request_needs_its_scope_and_is_refused_below_it(
                 assert answer.status_code not in (401, 403), answer.text
 
 
-def test_a_read_key_cannot_heat(here: Served, admin: httpx.Client) -> None:
+def test_keys_below_hardware_cannot_heat_by_any_way(here: Served, admin: httpx.Client) -> None:
     with api(here, key_of(admin, "read")) as reader:
         refused(reader.post("/devices/heater/setpoints", json={"current_a": 0.5}), 403)
         refused(reader.post("/devices/heater:arm"), 403)
+    with api(here, key_of(admin, "operate")) as operator:
+        refused(operator.post("/devices/heater/setpoints", json={"current_a": 0.5}), 403)
+        refused(operator.post("/recipe", json={"text": "steps = []"}), 403)
     assert admin.get("/devices/heater").json()["readings"]["current_target_a"]["value"] == 0
 
 
@@ -190,6 +193,25 @@ def test_a_damaged_file_of_keys_is_told_with_its_way_out(tmp_path: Path) -> None
     (tmp_path / "runs-keys.json").write_text('[{"name": "x"')
     with pytest.raises(BadInput, match="delete the file to revoke"):
         create_app(load_settings(None, {"runs_folder": str(tmp_path / "runs")}), KEY)
+
+
+def test_every_change_that_is_open_to_lookers_is_one_that_harms_nothing() -> None:
+    paths = create_app(load_settings(), KEY).openapi()["paths"]
+    open_to_lookers = {
+        f"{method} {path.removeprefix('/api/v1')}"
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        if method != "get" and operation["security"] == [{"key": ["read"]}]
+    }
+    assert open_to_lookers == {
+        "post /safe-state",
+        "post /devices/{name}:off",
+        "post /devices/{name}:stop",
+        "post /recipe/abort",
+        "post /recipe/dry-run",
+        "post /runs/{run_id}/verify",
+        "post /runs/{run_id}/export",
+    }
 
 
 # Who drives
