@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,14 +18,18 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from acquisition.errors import BadInput, ComponentFailed, EclipsError, LimitExceeded, RequestRefused
-from service.auth import COOKIE, KeyCheck
+from service.auth import COOKIE, KeyCheck, check_only_reachable_here, describe_security, needs
+from service.control_lock import ControlLock
+from service.exchanges import Exchanges
 from service.hub import Hub
+from service.keys import KeyBook
 from service.metrics import Metrics, RequestMeter
 from service.problems import PROBLEMS, problem
-from service.routes import devices, live, metrics, plan, recipe, run, runs, status
+from service.routes import control, devices, keys, live, metrics, plan, profiles, recipe, run, runs, status, tasks
 from service.routes.shared import Services
 from service.run_control import RunControl
 from service.settings import Settings
+from service.tasks import TaskBook
 
 PAGE = Path(__file__).parent / "page"
 MAX_PROBLEMS = 10
@@ -32,26 +37,35 @@ PLOTLY = Path(str(files("plotly"))) / "package_data" / "plotly.min.js"
 
 
 def create_app(settings: Settings, key: str) -> FastAPI:
-    """The application for one node; `key` opens everything."""
-    check = KeyCheck(key)
+    """The application for one node; `key` opens everything.
+
+    Raises `BadInput` for a damaged file of other keys, and for an address where keys would travel unencrypted.
+    """
+    check_only_reachable_here(settings.serve.host)
+    key_book = KeyBook(key, settings.runs_folder.with_name(f"{settings.runs_folder.name}-keys.json"))
+    lock = ControlLock()
+    check = KeyCheck(key_book, lock)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        endpoints, keys = settings.stream.endpoints, settings.stream.keys
-        hub = Hub(context, endpoints, keys)
-        control = RunControl(context, endpoints.control, keys)
-        app.state.services = Services(settings, hub, control, Metrics(hub))
+        endpoints, curve = settings.stream.endpoints, settings.stream.keys
+        hub = Hub(context, endpoints, curve)
+        commands = RunControl(context, endpoints.control, curve)
+        work = TaskBook()
+        app.state.services = Services(settings, hub, commands, Metrics(hub), key_book, check, lock, work)
         await hub.start()
         yield
         await hub.stop()
-        control.close()
+        await asyncio.to_thread(work.close)
+        commands.close()
         context.destroy(linger=200)
 
     app = FastAPI(title="eclips-live", version="1", lifespan=lifespan, openapi_url=None)
-    for routes in (status, plan, run, recipe, runs, devices, live, metrics):
+    for routes in (status, plan, run, recipe, runs, profiles, tasks, devices, live, metrics, control, keys):
         app.include_router(routes.router, prefix="/api/v1", dependencies=[Depends(check)], responses=PROBLEMS)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    app.add_middleware(Exchanges)
     app.add_middleware(RequestMeter)
     _add_front_door(app, check)
     _add_problems(app)
@@ -74,7 +88,7 @@ def _add_front_door(app: FastAPI, check: KeyCheck) -> None:
     def plotly() -> Response:
         return FileResponse(PLOTLY, media_type="text/javascript", headers={"Cache-Control": "max-age=86400"})
 
-    @app.get("/api/v1/health", tags=["status"])
+    @app.get("/api/v1/health", tags=["status"], openapi_extra=needs(None))
     def health() -> dict[str, str]:
         """The service itself is alive; needs no key."""
         return {"status": "ok"}
@@ -82,6 +96,9 @@ def _add_front_door(app: FastAPI, check: KeyCheck) -> None:
     @app.get("/api/v1/openapi.json", include_in_schema=False, dependencies=[Depends(check)])
     def openapi() -> dict[str, Any]:
         return app.openapi()
+
+    plain = app.openapi
+    app.openapi = lambda: describe_security(plain())  # type: ignore[method-assign]
 
 
 def _add_problems(app: FastAPI) -> None:

@@ -30,11 +30,11 @@ class Served:
 
 
 @contextmanager
-def served(config: Path) -> Iterator[Served]:
+def served(config: Path, *, with_worker: bool = False) -> Iterator[Served]:
     loop = asyncio.new_event_loop()
     running = threading.Thread(target=loop.run_forever, daemon=True)
     running.start()
-    laboratory = Laboratory(config)
+    laboratory = Laboratory(config, with_worker=with_worker)
     asyncio.run_coroutine_threadsafe(laboratory.__aenter__(), loop).result(60)
     server = uvicorn.Server(wiring.server_config(laboratory.settings, KEY))
     serving = threading.Thread(target=server.run, daemon=True)

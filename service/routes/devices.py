@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from acquisition.errors import RequestRefused
+from service.auth import needs
 from service.routes.shared import Wired
 from service.routes.status import STATUS_DEADLINE_S
 
@@ -21,34 +22,36 @@ def devices(wired: Wired) -> Any:
 
 @router.get("/{name}")
 def device(wired: Wired, name: str) -> Any:
+    """One device with kind, readings and limits."""
     known = wired.control.call("status", deadline_s=STATUS_DEADLINE_S)["devices"]
     if name not in known:
         raise RequestRefused(f"there is no device {name!r}", permitted=tuple(known))
     return known[name]
 
 
-@router.post("/{name}/setpoints")
+@router.post("/{name}/setpoints", openapi_extra=needs("hardware", driving=True))
 async def set_points(wired: Wired, name: str, values: dict[str, float]) -> dict[str, Any]:
     """Set one device, e.g. `{"current_a": 1.1}`. Beyond a limit: 422 with value and limit, and nothing is sent."""
     reached = await wired.control.ask("set", {"device": name, "values": values})
     return {"reached": reached}
 
 
-@router.post("/{name}:arm")
+@router.post("/{name}:arm", openapi_extra=needs("hardware", driving=True))
 async def arm(wired: Wired, name: str) -> dict[str, Any]:
     """Allow the laser to emit. 409 with every condition of the permit that does not hold."""
     await wired.control.ask("arm", {"device": name})
     return {}
 
 
-@router.post("/{name}:off")
+@router.post("/{name}:off", openapi_extra=needs("read"))
 async def off(wired: Wired, name: str) -> dict[str, Any]:
-    """Always permitted."""
+    """Laser off, or gas shut. Always permitted, to whoever may look."""
     await wired.control.ask("off", {"device": name})
     return {}
 
 
-@router.post("/{name}:stop")
+@router.post("/{name}:stop", openapi_extra=needs("read"))
 async def stop(wired: Wired, name: str) -> dict[str, Any]:
+    """Hold the stage where it is. Always permitted, to whoever may look."""
     await wired.control.ask("stop_device", {"device": name})
     return {}

@@ -33,7 +33,7 @@ async def status_socket(socket: WebSocket, wired: Wired) -> None:
     """The status four times a second and every event as it happens."""
     await socket.accept()
     with wired.metrics.websocket_clients.labels("status").track_inprogress():
-        await _race(_push_status(socket, wired), _until_closed(socket))
+        await _race(_push_status(socket, wired), _until_closed(socket), _until_unwelcome(socket, wired))
 
 
 @router.websocket("/live")
@@ -42,7 +42,9 @@ async def live_socket(socket: WebSocket, wired: Wired) -> None:
     await socket.accept()
     wishes: asyncio.Queue[Wish] = asyncio.Queue(maxsize=1)
     with wired.hub.watching(), wired.metrics.websocket_clients.labels("live").track_inprogress():
-        await _race(_push_pictures(socket, wired, wishes), _take_wishes(socket, wishes))
+        await _race(
+            _push_pictures(socket, wired, wishes), _take_wishes(socket, wishes), _until_unwelcome(socket, wired)
+        )
 
 
 async def _push_status(socket: WebSocket, wired: Wired) -> None:
@@ -96,6 +98,15 @@ async def _take_wishes(socket: WebSocket, wishes: asyncio.Queue[Wish]) -> None:
 async def _until_closed(socket: WebSocket) -> None:
     while True:
         await _receive(socket)
+
+
+async def _until_unwelcome(socket: WebSocket, wired: Wired) -> None:
+    """A key that expires or is revoked closes what it had opened."""
+    while True:
+        await asyncio.sleep(WAIT_S)
+        if not wired.check.welcomes(socket):
+            await socket.close(1008, "the key no longer holds")
+            return
 
 
 async def _receive(socket: WebSocket) -> str | bytes:

@@ -49,6 +49,13 @@ def plan(
     return asdict(plan_settings(instrument, feature, shape, simulated_dose if dose is None else dose))
 
 
+@router.get("/calibration")
+def calibration(wired: Wired) -> dict[str, Any]:
+    """The instrument file in use, as a tree, with the hash that every frame carries: geometry, gains, beam, effects."""
+    instrument, _, _ = _in_use(wired)
+    return {"hash": instrument.calibration_hash, "instrument": instrument.model_dump(mode="json")}
+
+
 def _check(name: str, value: float | None, limits: tuple[float, float]) -> None:
     """What is not above 0 the planner refuses itself; beyond these limits its sums would overflow."""
     low, high = limits

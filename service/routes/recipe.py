@@ -10,6 +10,7 @@ from fastapi import APIRouter
 
 from acquisition.commands import StartRecipe
 from acquisition.errors import RequestRefused
+from service.auth import needs
 from service.routes.shared import Wired
 from service.routes.status import STATUS_DEADLINE_S
 
@@ -33,7 +34,7 @@ async def start(wired: Wired, wanted: StartRecipe) -> Any:
     return await wired.control.ask("recipe_start", wanted.model_dump())
 
 
-@router.post("/dry-run")
+@router.post("/dry-run", openapi_extra=needs("read"))
 async def dry_run(wired: Wired, wanted: StartRecipe) -> dict[str, Any]:
     """The same recipe on the simulated lab with these settings' limits, in a second or two: the timeline of every
     channel, all events, and how it ended. Touches no device. 409 while another one is under way."""
@@ -56,10 +57,11 @@ async def pause(wired: Wired) -> Any:
 
 @router.post("/resume")
 async def resume(wired: Wired) -> Any:
+    """Ramps and waits go on where they stood still."""
     return await wired.control.ask("recipe_resume")
 
 
-@router.post("/abort")
+@router.post("/abort", openapi_extra=needs("read"))
 async def abort(wired: Wired) -> Any:
     """To the safe state at once. `unverified` tells what was not confirmed."""
     return await wired.control.ask("recipe_abort")

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
 from inference.registry import list_model_sets
+from service.auth import needs
 from service.pictures import COLORMAPS, colormap
-from service.routes.shared import Wired
+from service.routes.shared import Services, Wired
 
 router = APIRouter(tags=["status"])
 
 STATUS_DEADLINE_S = 2.0
+Span = Annotated[float, Query(gt=0, le=3600)]
 
 
 @router.get("/status")
 def status(wired: Wired) -> Any:
     """The node's status at this moment. 503 when the node is silent."""
     return wired.control.call("status", deadline_s=STATUS_DEADLINE_S)
+
+
+@router.get("/interlocks")
+def interlocks(wired: Wired) -> Any:
+    """The laser's permit, every condition of it, and how long it waits for a sign of life of an operator."""
+    return wired.control.call("status", deadline_s=STATUS_DEADLINE_S)["interlocks"]
+
+
+@router.get("/alarms")
+def alarms(wired: Wired) -> Any:
+    """The alarms that stand, each with what to do."""
+    return wired.control.call("status", deadline_s=STATUS_DEADLINE_S)["alarms"]
 
 
 @router.get("/ready")
@@ -30,7 +44,7 @@ def ready(wired: Wired) -> dict[str, Any]:
 
 
 @router.get("/trends")
-def trends(wired: Wired, seconds: float = Query(900, gt=0, le=3600)) -> dict[str, Any]:
+def trends(wired: Wired, seconds: Span = 900) -> dict[str, Any]:
     """Every channel over the last `seconds`; null where a reading was invalid."""
     since_ns = time.time_ns() - round(seconds * 1e9)
     channels: dict[str, Any] = {}
@@ -39,12 +53,13 @@ def trends(wired: Wired, seconds: float = Query(900, gt=0, le=3600)) -> dict[str
             (at, value) for at, value in zip(list(trend.utc_ns), list(trend.values), strict=False) if at >= since_ns
         ]
         channels[name] = {"utc_ns": [at for at, _ in kept], "values": [value for _, value in kept]}
-    events = [
-        {"utc_ns": event.utc_ns, "name": event.name, "severity": event.severity, "text": event.text}
-        for event in list(wired.hub.events)
-        if event.utc_ns >= since_ns
-    ]
-    return {"channels": channels, "events": events}
+    return {"channels": channels, "events": _events(wired, seconds)}
+
+
+@router.get("/events")
+def events(wired: Wired, seconds: Span = 900) -> list[dict[str, Any]]:
+    """What happened over the last `seconds`: transitions, faults, trips, setpoints; the oldest first."""
+    return _events(wired, seconds)
 
 
 @router.get("/models")
@@ -55,6 +70,7 @@ def models() -> list[dict[str, Any]]:
 
 @router.get("/colormaps")
 def colormaps() -> list[str]:
+    """Names of the colour maps."""
     return list(COLORMAPS)
 
 
@@ -64,15 +80,24 @@ def one_colormap(name: str) -> dict[str, Any]:
     return {"name": name, "rgb": colormap(name).tolist()}
 
 
-@router.post("/alarms/{alarm_id}:acknowledge")
+@router.post("/alarms/{alarm_id}:acknowledge", openapi_extra=needs("operate", driving=True))
 async def acknowledge(wired: Wired, alarm_id: str) -> dict[str, Any]:
     """The alarm goes once its cause is gone too."""
     await wired.control.ask("acknowledge", {"alarm": alarm_id})
     return {}
 
 
-@router.post("/operator:heartbeat")
+@router.post("/operator:heartbeat", openapi_extra=needs("operate"))
 async def operator_heartbeat(wired: Wired) -> dict[str, Any]:
     """Somebody is watching; without it the laser goes off after a while."""
     await wired.control.ask("heartbeat")
     return {}
+
+
+def _events(wired: Services, seconds: float) -> list[dict[str, Any]]:
+    since_ns = time.time_ns() - round(seconds * 1e9)
+    return [
+        {"utc_ns": event.utc_ns, "name": event.name, "severity": event.severity, "text": event.text}
+        for event in list(wired.hub.events)
+        if event.utc_ns >= since_ns
+    ]

@@ -361,7 +361,7 @@ def test_any_wish_to_the_live_socket_is_answered_or_closed_with_a_reason(
     (length,) = struct.unpack("<I", message[:4])
     header = json.loads(message[4 : 4 + length])
     for layer in header["layers"]:
-        assert max(layer["shape"]) <= 32 and min(layer["shape"]) > 0
+        assert max(layer["shape"]) <= MOST_PX and min(layer["shape"]) > 0
 
 
 @pytest.mark.parametrize("message", ["", "{}", b"", b"\xff", "x" * 60_000])
