@@ -25,13 +25,16 @@ from emulated_lab import Site, site
 from hardware_drivers.emulators.bronkhorst import EmulatedBronkhorstBus
 from hardware_drivers.emulators.line import Fault
 from hardware_drivers.emulators.sharksem import SharkSemFault
+from hardware_drivers.sharksem import SharkSemDetector
 from hardware_drivers.sharksem.detector import SILENCE_S
 
 OFF_WITHIN_S = READ_TIMEOUT_S + SAMPLE_INTERVAL_S + WATCH_INTERVAL_S + STEP_TIMEOUT_S
 """What the README states as 5 s: the longest read, the pauses of sampler and guard, and the laser's own step."""
 BUSY_MACHINE_S = 10.0
-PATIENCE_S = 40.0
+PATIENCE_S = 10.0
 FLOW_MOL_PER_S = 7e-5
+SIDE_BY_SIDE = 10
+TRIES = 4
 
 DUMB = (Fault.SILENCE, Fault.GARBAGE, Fault.HALF, Fault.SLOW)
 AnyFault = Fault | SharkSemFault
@@ -51,6 +54,10 @@ class Case:
     role: str
     fault: AnyFault | OneNode
     ends: Callable[[Site, Case], Awaitable[None]]
+
+    @property
+    def name(self) -> str:
+        return f"{self.role} {self.fault}"
 
     def inject(self, here: Site) -> None:
         if isinstance(self.fault, OneNode):
@@ -85,7 +92,8 @@ async def laser_goes_off(here: Site, case: Case) -> None:
     """In time, told as the permit's loss; the run ends in order, and nothing resumes when it is mended."""
     case.inject(here)
     await soon(lambda: not here.laser_on, OFF_WITHIN_S)
-    await soon(lambda: f"{case.role}." in alarms(here)["permit"].text)
+    await soon(lambda: "permit" in alarms(here))
+    assert any(f"{role}." in alarms(here)["permit"].text for role in on_the_same_line(here, case.role)), alarms(here)
     await soon(lambda: status(here)["state"] == "idle")
     assert here.world.flow_mol_per_s("hydrogen") == 0 or case.role == "hydrogen"
     await soon(lambda: shown(here, case.role))
@@ -121,9 +129,12 @@ async def run_goes_on_shown(here: Site, case: Case) -> None:
 
 
 async def lost_frames_are_counted(here: Site, case: Case) -> None:
+    detector = here.laboratory.program.node.lab.detector
+    assert isinstance(detector, SharkSemDetector)
     case.inject(here)
-    await soon(lambda: lost_frames(here) > 0)
+    await soon(lambda: detector.frames_lost > 0)
     case.mend(here)
+    await soon(lambda: lost_frames(here) > 0)
     await frames_come(here)
     assert here.laser_on
 
@@ -182,24 +193,34 @@ TABLE: dict[str, tuple[Case, ...]] = {
 
 @pytest.mark.parametrize("part", TABLE)
 async def test_whatever_fails_ends_as_the_table_says(part: str, tmp_path: Path) -> None:
+    room = asyncio.Semaphore(SIDE_BY_SIDE)
     async with asyncio.TaskGroup() as group:
-        for number, case in enumerate(TABLE[part]):
-            folder = tmp_path / str(number)
-            folder.mkdir()
-            group.create_task(at_work(folder, case))
+        for case in TABLE[part]:
+            group.create_task(put_to_the_test(case, tmp_path / case.name, room))
 
 
-async def at_work(folder: Path, case: Case) -> None:
-    try:
-        async with site(folder, pi_stage=isinstance(case.fault, Fault), scan="dwell_time_s = 2e-4") as here:
-            await start_work(here)
-            await case.ends(here, case)
-            if case.ends is not run_goes_on_shown:
-                case.mend(here)
-        assert not here.laser_on, "left on at the end"
-    except BaseException as error:
-        error.add_note(f"{case.role}: {case.fault} must end as {case.ends.__name__}")
-        raise
+async def put_to_the_test(case: Case, folder: Path, room: asyncio.Semaphore) -> None:
+    """A machine that is too busy takes a healthy instrument for silent: such a try says nothing, and is repeated."""
+    for number in range(TRIES):
+        (folder / str(number)).mkdir(parents=True)
+        scan = "dwell_time_s = 2e-4"
+        async with room, site(folder / str(number), pi_stage=isinstance(case.fault, Fault), scan=scan) as here:
+            works = False
+            try:
+                await start_work(here)
+                works = True
+                await case.ends(here, case)
+                break
+            except Exception as error:
+                if number == TRIES - 1 or (works and not disturbed(here, case)):
+                    error.add_note(f"{case.name} must end as {case.ends.__name__}")
+                    raise
+    assert not here.laser_on, case.name
+
+
+def disturbed(here: Site, case: Case) -> bool:
+    own = {f"device-{role}" for role in on_the_same_line(here, case.role)}
+    return any(alarm.startswith("device-") and alarm not in own for alarm in alarms(here))
 
 
 async def start_work(here: Site) -> None:
@@ -211,6 +232,11 @@ async def start_work(here: Site) -> None:
     await ask("start", record=False)
     await soon(lambda: status(here)["run"]["frames"] > 0 and node.state.latest()["heater.emission"].value == 1)
     assert here.laser_on and here.world.flow_mol_per_s("hydrogen") > 0 and not alarms(here)
+
+
+def on_the_same_line(here: Site, role: str) -> set[str]:
+    lines = here.lab.lines
+    return {role, *(other for other, line in lines.items() if line is lines.get(role))}
 
 
 # What people see
@@ -236,6 +262,7 @@ def shown(here: Site, role: str) -> bool:
 
 
 def lost_frames(here: Site) -> float:
+    """As shown."""
     return float(status(here)["devices"]["detector"]["readings"]["frames_lost"]["value"] or 0)
 
 
@@ -257,4 +284,4 @@ async def back_and_still_off(here: Site, case: Case) -> None:
 async def soon(condition: Callable[[], object], within_s: float = PATIENCE_S) -> None:
     async with asyncio.timeout(within_s + BUSY_MACHINE_S):
         while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.03)
