@@ -115,7 +115,7 @@ class Program:
         found = {}
         for line in listing.splitlines()[1:]:
             pid, parent, arguments = line.split(None, 2)
-            match = re.search(r"service\.cli (acquire|infer|serve)\b", arguments)
+            match = re.search(r"service\.cli (acquire|infer|serve|emulate)\b", arguments)
             if match and int(parent) == self.process.pid:
                 found[match[1]] = int(pid)
         return found
