@@ -29,7 +29,7 @@ from hardware_drivers.sharksem import SharkSemDetector
 from hardware_drivers.sharksem.detector import SILENCE_S
 
 OFF_WITHIN_S = READ_TIMEOUT_S + SAMPLE_INTERVAL_S + WATCH_INTERVAL_S + STEP_TIMEOUT_S
-"""What the README states as 5 s (10 s for images): the longest read, the pauses of sampler and guard, and the laser's own step."""
+"""The README says 5 s (10 s for images): the longest read, the pauses of sampler and guard, the laser's own step."""
 BUSY_MACHINE_S = 10.0
 PATIENCE_S = 10.0
 FLOW_MOL_PER_S = 7e-5
