@@ -138,7 +138,10 @@ class HeaterStatus:
 
 
 class LaserHeater(Device, Protocol):
-    """Reads `current_a`, `current_target_a`, `emission` (0 or 1), `interlock` (1 is closed, good)."""
+    """Reads `current_a`, `current_target_a`, `emission` (0 or 1), `interlock` (1 is closed, good).
+
+    One that knows its own faults also reads `healthy`, which is invalid with them in words: the permit needs it then.
+    """
 
     async def arm(self) -> None:
         """Allow emission at the present current target (which is 0 after connecting)."""

@@ -33,6 +33,7 @@ class Guard:
         self._operator_seen = clock.now()
         self._watched_at = clock.now()
         self.before_safe_state: Callable[[str], None] = lambda _: None
+        self._made_safe = clock.now()
         self.alarms = AlarmBook()
 
     def operator_seen(self) -> None:
@@ -83,6 +84,7 @@ class Guard:
             self.alarms.cease("unsafe")
         told = f"{reason}; {'not ' if unverified else ''}verified"
         self._tell(event, told, "warning" if detector or unverified else "info", unverified=unverified)
+        self._made_safe = self._clock.now()
         return unverified
 
     async def watch(self) -> None:
@@ -116,8 +118,14 @@ class Guard:
             self.alarms.cease("permit")
         elif self._heating():
             reason = "; ".join(f"{condition.name}: {condition.reason}" for condition in bad)
-            if self._sound("permit", f"laser permit lost: {reason}", "mend the cause, then arm the laser again"):
+            news = self._sound("permit", f"laser permit lost: {reason}", "mend the cause, then arm the laser again")
+            if news or self._emits_still():
                 await self.safe_state(f"permit lost ({reason})")
+
+    def _emits_still(self) -> bool:
+        """Whether the laser was read to be on after the last attempt to bring it to rest."""
+        emission = self._state.latest().get(f"{self._lab.heater.name}.emission") if self._lab.heater else None
+        return emission is not None and emission.value > 0 and emission.instant.seconds_since(self._made_safe) > 0
 
     def _watch_devices(self) -> None:
         for name, connection in self._state.connections.items():

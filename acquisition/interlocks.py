@@ -65,6 +65,9 @@ def permit_inputs(
         _fresh(readings, now, f"{watched.heater}.emission", limits),
         _interlock_word(readings, now, f"{watched.heater}.interlock", limits),
     ]
+    healthy = f"{watched.heater}.healthy"
+    if healthy in readings:
+        inputs.append(PermitInput("laser without a fault", *_usable(readings[healthy], now, healthy, limits)))
     if watched.pyrometer is not None:
         inputs.append(_temperature(readings, now, f"{watched.pyrometer}.temperature_k", limits, heating))
     if watched.gauge is not None:

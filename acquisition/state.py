@@ -87,21 +87,23 @@ class StateKeeper:
     async def _keep(self, device: Device, first_round: asyncio.Event) -> None:
         connection = self.connections[device.name]
         while True:
+            told: Exception | None = None
             try:
                 async with device:
                     connection.connected, connection.reason = True, ""
                     connection.connects += 1
-                    while True:
-                        await self._sample(device)
-                        first_round.set()
-                        await asyncio.sleep(SAMPLE_INTERVAL_S)
-            except (EclipsError, TimeoutError, OSError) as error:
-                reason = str(error) or f"{device.name} did not answer within {READ_TIMEOUT_S:g} s"
-                log.warning("%s: %s", device.name, reason)
-                self._lose(device.name, reason)
-            except Exception as error:  # a driver that is wrong costs its own device and nothing else
-                log.exception("%s: its driver failed in a way nobody foresaw", device.name)
-                self._lose(device.name, f"its driver failed: {type(error).__name__}: {error}")
+                    try:
+                        while True:
+                            await self._sample(device)
+                            first_round.set()
+                            await asyncio.sleep(SAMPLE_INTERVAL_S)
+                    except Exception as error:  # told before the device is left, which may take as long again
+                        told = error
+                        self._lose(device.name, error)
+                        raise
+            except Exception as error:
+                if error is not told:
+                    self._lose(device.name, error)
             first_round.set()
             await asyncio.sleep(RECONNECT_AFTER_S)
 
@@ -116,7 +118,13 @@ class StateKeeper:
             connection.invalid_readings += not reading.valid
             self._remember(f"{device.name}.{quantity}", reading)
 
-    def _lose(self, name: str, reason: str) -> None:
+    def _lose(self, name: str, error: Exception) -> None:
+        if isinstance(error, EclipsError | TimeoutError | OSError):
+            reason = str(error) or f"{name} did not answer within {READ_TIMEOUT_S:g} s"
+            log.warning("%s: %s", name, reason)
+        else:  # a driver that is wrong costs its own device and nothing else
+            reason = f"its driver failed: {type(error).__name__}: {error}"
+            log.error("%s: its driver failed in a way nobody foresaw", name, exc_info=error)
         connection = self.connections[name]
         connection.connected, connection.reason = False, reason
         lost = Reading(0.0, False, self._clock.now(), reason)

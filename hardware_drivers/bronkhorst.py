@@ -11,6 +11,7 @@ from typing import Self
 from acquisition.clock import Clock
 from acquisition.devices import Limits, Reading, Readings
 from acquisition.errors import DeviceFailed
+from hardware_drivers.probing import Probe, refuse_entered
 from hardware_drivers.propar import BYTE, FLOAT, STRING, BronkhorstBus, Parameter
 
 log = logging.getLogger(__name__)
@@ -127,6 +128,19 @@ class BronkhorstFlowController:
     async def read(self) -> Readings:
         """`flow_mol_per_s`, `flow_setpoint_mol_per_s`; invalid where the controller reports an error."""
         self._require_connection()
+        return await self._look()
+
+    async def probe(self) -> Probe:
+        """See `hardware_drivers.probing`. The setpoint stays as it is."""
+        refuse_entered(self._name, entered=self._entered)
+        await self._bus.join(self._name)
+        try:
+            await self._identify()
+            return Probe(self.identification, await self._look())
+        finally:
+            await self._bus.leave(self._name)
+
+    async def _look(self) -> Readings:
         flow = await self._bus.read_number(self._node, FLOW)
         setpoint = await self._bus.read_number(self._node, SETPOINT)
         alarm = int(await self._bus.read_number(self._node, ALARM))

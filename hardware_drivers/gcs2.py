@@ -14,6 +14,7 @@ from acquisition.clock import Clock
 from acquisition.devices import Limits, Reading, Readings, StagePosition
 from acquisition.errors import BadInput, DeviceFailed, RequestRefused
 from hardware_drivers.connection import Connection, Step
+from hardware_drivers.probing import Probe, refuse_entered
 
 log = logging.getLogger(__name__)
 
@@ -93,10 +94,7 @@ class Gcs2Stage:
     async def __aenter__(self) -> Self:
         await self._connection.open(STOP)
         try:
-            (told,) = await self._connection.converse(Step(b"*IDN?\n", END))
-            self.identification = told.decode("ascii", "replace").strip()
-            if "Physik Instrumente" not in self.identification:
-                raise self._nonsense("*IDN?", told)
+            await self._identify()
             await self._halt()
             await self._ask_flags("FRF?")
         except BaseException:
@@ -152,6 +150,25 @@ class Gcs2Stage:
 
     async def read(self) -> Readings:
         self._require_connection()
+        return await self._look()
+
+    async def probe(self) -> Probe:
+        """See `hardware_drivers.probing`. Axes go on moving, and an error stays to be read."""
+        refuse_entered(self._name, entered=self._entered)
+        try:
+            await self._connection.open()
+            await self._identify()
+            return Probe(self.identification, await self._look())
+        finally:
+            await self._connection.close()
+
+    async def _identify(self) -> None:
+        (told,) = await self._connection.converse(Step(b"*IDN?\n", END))
+        self.identification = told.decode("ascii", "replace").strip()
+        if "Physik Instrumente" not in self.identification:
+            raise self._nonsense("*IDN?", told)
+
+    async def _look(self) -> Readings:
         referenced = await self._ask_flags("FRF?")
         told_m = await self._positions_m()
         moving = await self._in_motion() or self._moving

@@ -12,6 +12,7 @@ from acquisition.clock import Clock
 from acquisition.devices import Reading, Readings
 from acquisition.errors import DeviceFailed
 from hardware_drivers.connection import Connection, Step
+from hardware_drivers.probing import Probe, refuse_entered
 
 log = logging.getLogger(__name__)
 
@@ -86,12 +87,8 @@ class MnemonicGauge:
         return self._technology
 
     async def __aenter__(self) -> Self:
-        self._verified = False
-        await self._connection.open(ETX)
         try:
-            self.identification = await self._ask("AYT", "PNR")
-            self._unit = await self._ask_unit()
-            await self._verify_technology()
+            await self._connect()
         except BaseException:
             await self._connection.close()
             raise
@@ -109,6 +106,25 @@ class MnemonicGauge:
         """`pressure_pa`, invalid with its reason when the controller says so. Raises `DeviceFailed`."""
         if not self._entered:
             raise DeviceFailed(f"{self._name} is not connected; enter it first (async with)")
+        return await self._look()
+
+    async def probe(self) -> Probe:
+        """See `hardware_drivers.probing`. All that this driver ever sends are questions."""
+        refuse_entered(self._name, entered=self._entered)
+        try:
+            await self._connect()
+            return Probe(self.identification, await self._look())
+        finally:
+            await self._connection.close()
+
+    async def _connect(self) -> None:
+        self._verified = False
+        await self._connection.open(ETX)
+        self.identification = await self._ask("AYT", "PNR")
+        self._unit = await self._ask_unit()
+        await self._verify_technology()
+
+    async def _look(self) -> Readings:
         if not self._verified:
             await self._verify_technology()
         told = await self._ask(f"PR{self._channel}")

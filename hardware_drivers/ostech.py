@@ -16,6 +16,7 @@ from acquisition.clock import Clock
 from acquisition.devices import HeaterStatus, Limits, Reading, Readings
 from acquisition.errors import DeviceFailed, RequestRefused
 from hardware_drivers.connection import Connection, Step
+from hardware_drivers.probing import Probe, refuse_entered
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,10 @@ EMITTING = 0x4000
 
 NUMBER = re.compile(r"-?[0-9]{1,6}(\.[0-9]+)?")
 WORD = re.compile(r"[0-9]{1,5}")
+COMMENTED = re.compile(r"([A-Za-z ]+: )?(?P<number>-?[0-9]{1,6}(\.[0-9]+)?)( [A-Za-z]+)?")
+
+CANCEL = b"\x1b"
+"""ESC takes back what somebody half typed."""
 
 GREETINGS = (b"\x1bLS\r", b"LCT0\r", f"GMC{ECHO_OFF | BINARY}\r".encode(), f"GMS{REDUCED}\r".encode())
 """Stop, whatever was half typed before; then target 0; then answers with echo, as text, as bare values."""
@@ -144,6 +149,22 @@ class OsTechLaserHeater:
         if not status.interlock_closed and (status.emission_on or status.current_target_a > 0):
             await self.off()
             status, faults = await self._look()
+        return self._readings(status, faults)
+
+    async def probe(self) -> Probe:
+        """See `hardware_drivers.probing`: it may answer in another mode than this driver sets, which stays as it is."""
+        refuse_entered(self._name, entered=self._entered)
+        try:
+            await self._connection.open(CANCEL)
+            echoes = (await self._connection.ask(b"GM\r", b"\r")).endswith(b"GM")
+            await self._connection.open(CANCEL)
+            told = [await self._number_in_any_mode(line, echoes) for line in ("GS", "LCA", "LCT")]
+        finally:
+            await self._connection.close()
+        word, current_a, target_a = int(told[0]), 1e-3 * told[1], 1e-3 * told[2]
+        return Probe("", self._readings(_status(word, current_a, target_a), _faults(word)))
+
+    def _readings(self, status: HeaterStatus, faults: list[str]) -> Readings:
         return {
             "current_a": self._reading(status.current_a),
             "current_target_a": self._reading(status.current_target_a),
@@ -185,8 +206,7 @@ class OsTechLaserHeater:
                     f"{self._where} reads a {what} of {value_a:g} A, above its limit of "
                     f"{self._current_limits.high:g} A ({self._current_limits.setting}): it is brought to rest"
                 )
-        status = HeaterStatus(bool(word & EMITTING), bool(word & INTERLOCK_CLOSED), current_a, target_a)
-        return status, _faults(word)
+        return _status(word, current_a, target_a), _faults(word)
 
     # Lines
 
@@ -203,6 +223,15 @@ class OsTechLaserHeater:
         if not NUMBER.fullmatch(answer):
             raise self._nonsense(line, answer)
         return float(answer)
+
+    async def _number_in_any_mode(self, line: str, echoes: bool) -> float:
+        """Of `GS` or `Status: 3085`, `LCA` or `Laser Current Actual: 0.0 mA`, echoed first or not."""
+        steps = [Step(f"{line}\r".encode(), b"\r"), *([Step(b"", b"\r")] if echoes else [])]
+        answer = (await self._connection.converse(*steps))[-1].decode("ascii", "replace").strip()
+        told = COMMENTED.fullmatch(answer)
+        if told is None:
+            raise self._nonsense(line, answer)
+        return float(told["number"])
 
     async def _word(self, line: str) -> int:
         answer = await self._ask(line)
@@ -231,6 +260,10 @@ class OsTechLaserHeater:
 
     def _reading(self, value: float, reason: str = "") -> Reading:
         return Reading(float(value), not reason, self._clock.now(), reason)
+
+
+def _status(word: int, current_a: float, target_a: float) -> HeaterStatus:
+    return HeaterStatus(bool(word & EMITTING), bool(word & INTERLOCK_CLOSED), current_a, target_a)
 
 
 def _faults(word: int) -> list[str]:

@@ -14,6 +14,7 @@ from acquisition.clock import Clock
 from acquisition.devices import Limits, Reading, Readings
 from acquisition.errors import DeviceFailed
 from hardware_drivers.connection import Connection
+from hardware_drivers.probing import Probe, refuse_entered
 
 ANSWERS_WITHIN_S = 0.4
 ZERO_CELSIUS_K = 273.15
@@ -98,6 +99,18 @@ class UppPyrometer:
     async def read(self) -> Readings:
         """Raises `DeviceFailed` when it is silent or answers neither a temperature nor one of its codes."""
         self._require_entered()
+        return await self._look()
+
+    async def probe(self) -> Probe:
+        """See `hardware_drivers.probing`. Without a first CR, which could end an order that somebody half typed."""
+        refuse_entered(self._name, entered=self._entered)
+        try:
+            await self._connection.open()
+            return Probe("", await self._look())
+        finally:
+            await self._connection.close()
+
+    async def _look(self) -> Readings:
         answer = await self._ask("ms")
         if not TEMPERATURE.fullmatch(answer):
             raise self._nonsense("ms", answer)

@@ -21,22 +21,22 @@ class Eavesdropper:
     """An instrument with somebody listening: `said` are all bytes in order, turn by turn, `>` to it, `<` from it."""
 
     def __init__(self, instrument: Instrument) -> None:
-        self._instrument = instrument
+        self.instrument = instrument
         self.said: list[tuple[str, bytes]] = []
 
     @property
     def fault(self) -> Fault:
-        return self._instrument.fault
+        return self.instrument.fault
 
     @fault.setter
     def fault(self, fault: Fault) -> None:
-        self._instrument.fault = fault
+        self.instrument.fault = fault
 
     def restart(self) -> None:
-        self._instrument.restart()
+        self.instrument.restart()
 
     def receive(self, data: bytes) -> bytes:
-        answer = self._instrument.receive(data)
+        answer = self.instrument.receive(data)
         for turn in ((">", data), ("<", answer)):
             if turn[1]:
                 self.said.append(turn)

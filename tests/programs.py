@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -25,13 +26,18 @@ ECLIPS = [sys.executable, "-m", "service.cli"]
 PATIENCE_S = 60.0
 
 
+_given: set[int] = set()
+
+
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    """None of them was given before in this process, where many microscopes may start side by side."""
+    ports: list[int] = []
+    with contextlib.ExitStack() as held:
+        while len(ports) < count:
+            one = held.enter_context(socket.socket())
+            one.bind(("127.0.0.1", 0))
+            ports += {one.getsockname()[1]} - _given
+            _given.update(ports)
     return ports
 
 
@@ -109,7 +115,7 @@ class Program:
         found = {}
         for line in listing.splitlines()[1:]:
             pid, parent, arguments = line.split(None, 2)
-            match = re.search(r"service\.cli (acquire|infer|serve)\b", arguments)
+            match = re.search(r"service\.cli (acquire|infer|serve|emulate)\b", arguments)
             if match and int(parent) == self.process.pid:
                 found[match[1]] = int(pid)
         return found

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from acquisition.errors import BadInput
+from acquisition.errors import BadInput, DeviceFailed
 from hardware_drivers.emulators.bronkhorst import EmulatedBronkhorstBus, EmulatedFlowController
 from hardware_drivers.emulators.gcs2 import EmulatedAxis, EmulatedGcs2
 from hardware_drivers.emulators.line import Fault, Instrument, Line
@@ -59,7 +59,7 @@ class EmulatedLab:
                     await stack.enter_async_context(line)
                 if self.microscope is not None:
                     await stack.enter_async_context(self.microscope)
-            except OSError as error:
+            except (OSError, DeviceFailed) as error:
                 raise BadInput(f"an emulator cannot be served: {error}; is another lab running here?") from error
             self._stack = stack.pop_all()
         return self

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Self
 
 from acquisition.errors import BadInput, DeviceFailed
+from hardware_drivers.probing import refuse_entered
 from hardware_drivers.sharksem.link import ANSWER_TIMEOUT_S, Answer, Link, ScanListener
 from hardware_drivers.sharksem.message import Argument, Body, Flags
 
@@ -72,6 +73,21 @@ class SharkSemSession:
         async with self._entering:
             self._users = max(self._users - 1, 0)
             if self._users == 0:
+                await self._leave()
+
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[str]:
+        """Connected for questions alone, without the data connection; gives what is there, in words.
+
+        Raises `RequestRefused` while the session is used, and `DeviceFailed`.
+        """
+        async with self._entering:
+            refuse_entered(f"SharkSEM at {self.address}", entered=self._users > 0)
+            self._link = link = Link(self._host, self._port)
+            try:
+                await link.open_control()
+                yield f"a TESCAN microscope, SharkSEM {'.'.join(map(str, link.version))}"
+            finally:
                 await self._leave()
 
     async def ask(

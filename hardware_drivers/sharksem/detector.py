@@ -161,8 +161,7 @@ class SharkSemDetector(SharkSemDevice):
         if self._entered:
             await self._session.order("ScStopScan")
 
-    async def read(self) -> Readings:
-        self._require_entered()
+    async def _look(self) -> Readings:
         column = await read_column(self._session)
         pressure_pa = await read_chamber_pressure_pa(self._session)
         return {
@@ -182,6 +181,9 @@ class SharkSemDetector(SharkSemDevice):
     async def _set_up(self) -> None:
         """Raises `DeviceFailed` also when a segment of the instrument file is not among the microscope's detectors."""
         await self._session.order("ScStopScan")
+        await self._check()
+
+    async def _check(self) -> None:
         names = [segment.name for segment in self._instrument.detector.segments]
         self._detectors = await ask_segments(self._session, names, self._pattern)
 

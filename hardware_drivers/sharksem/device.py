@@ -7,8 +7,9 @@ from types import TracebackType
 from typing import Self
 
 from acquisition.clock import Clock, SystemClock
-from acquisition.devices import Reading
+from acquisition.devices import Reading, Readings
 from acquisition.errors import DeviceFailed
+from hardware_drivers.probing import Probe
 from hardware_drivers.sharksem.client import SharkSemSession
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,24 @@ class SharkSemDevice:
             log.warning("%s: left without knowing that it is at rest: %s", self.name, failure)
         finally:
             await self._session.__aexit__(kind, error, trace)
+
+    async def read(self) -> Readings:
+        """Raises `DeviceFailed`."""
+        self._require_entered()
+        return await self._look()
+
+    async def probe(self) -> Probe:
+        """See `hardware_drivers.probing`. On the control connection alone."""
+        async with self._session.asking() as identification:
+            await self._check()
+            return Probe(identification, await self._look())
+
+    async def _look(self) -> Readings:
+        """Ask only."""
+        raise NotImplementedError
+
+    async def _check(self) -> None:
+        """Raise `DeviceFailed` for what would bar its use; ask only."""
 
     async def _set_up(self) -> None:
         """Bring it to rest, and learn what is needed to work with it."""

@@ -59,8 +59,7 @@ class Link:
 
     async def open(self) -> None:
         """Control, version, a bound data socket, its registration, the data connection: in the order that is told."""
-        self._control = await self._connect(self._port, None, MOST_REPLY_BYTES, self._take_reply)
-        self.version = _version(await self.ask("TcpGetVersion", (), Body.text), self.failed)
+        await self.open_control()
         data_socket = socket.socket(self._family(), socket.SOCK_STREAM)
         try:
             data_socket.bind(("", 0))
@@ -72,6 +71,11 @@ class Link:
         except BaseException:
             data_socket.close()
             raise
+
+    async def open_control(self) -> None:
+        """Enough to ask; no images come."""
+        self._control = await self._connect(self._port, None, MOST_REPLY_BYTES, self._take_reply)
+        self.version = _version(await self.ask("TcpGetVersion", (), Body.text), self.failed)
 
     async def close(self) -> None:
         """Data first. Harmless when closed; what is still awaited fails."""

@@ -83,9 +83,8 @@ class SharkSemStage(SharkSemDevice):
         if self._entered:
             await self._session.order("StgStop")
 
-    async def read(self) -> Readings:
+    async def _look(self) -> Readings:
         """Also `rotation_deg` and `tilt_deg` of a stage that has them."""
-        self._require_entered()
         axes = await self._session.ask("StgGetPosition", answer=_axes)
         busy = await self._is_busy()
         values = {name: value / MM_PER_M for name, value in zip(("x_m", "y_m", "z_m"), axes, strict=False)}

@@ -1,24 +1,19 @@
-"""Everything else: model sets, their rebuilding, keys, benchmarks, what this machine can do."""
+"""Everything else: model sets, their rebuilding, keys, benchmarks."""
 
 from __future__ import annotations
 
-import os
-import platform
 import shutil
-import socket
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import zmq
 import zmq.auth
 
 from acquisition.errors import BadInput
-from inference.pipeline import Pipeline
 from inference.registry import DEFAULT_MODEL, list_model_sets
 from service.benchmarks import run_benchmark
-from service.commands.shared import AsJson, Config, say, say_json
-from service.settings import load_settings
+from service.commands.doctor import doctor
+from service.commands.shared import AsJson, say, say_json
 
 
 def add_to(app: typer.Typer) -> None:
@@ -67,34 +62,6 @@ def bench(
     run_benchmark(what, quick, json_file, data, pictures, models)
 
 
-def doctor(config: Config = None, as_json: AsJson = False) -> None:
-    """What this machine can do: processors, providers really in use, ports, disk, logs, serial ports.
-
-    Example: eclips doctor
-    """
-    settings = load_settings(config)
-    found: dict[str, Any] = {
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-        "inference provider": Pipeline(settings.inference.model, settings.inference.provider).provider,
-        "runs folder": str(settings.runs_folder),
-        "logs": str(settings.logs_folder),
-        "free disk in GB": round(_free_bytes(settings.runs_folder) / 1e9, 1),
-        "zmq": zmq.zmq_version(),
-        "CURVE": zmq.has("curve"),
-        "serial ports": _serial_ports(),
-    }
-    stream = settings.stream
-    ports = {"data": stream.data_port, "state": stream.state_port, "control": stream.control_port}
-    for name, port in {**ports, "page": settings.serve.port}.items():
-        found[f"port {port} ({name})"] = "free" if _is_free(port) else "in use"
-    if as_json:
-        say_json(found)
-        return
-    for name, value in found.items():
-        say(f"{name:24s} {value if value != [] else 'none'}")
-
-
 def keys(
     folder: Annotated[Path, typer.Argument(help="Where to put the keys.")],
     clients: Annotated[list[str] | None, typer.Option("--client", help="Name of a client; may be repeated.")] = None,
@@ -116,19 +83,3 @@ def keys(
         secret.chmod(0o600)
     say(f'on the node:    own_key = "{folder}/node.key_secret"    peer_keys = "{allowed}"')
     say(f'on a client:    own_key = ".../NAME.key_secret"    peer_keys = ".../node.key" (copy both from {folder})')
-
-
-def _free_bytes(folder: Path) -> int:
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(existing).free
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
-
-
-def _serial_ports() -> list[str]:
-    from serial.tools import list_ports
-
-    return [port.device for port in list_ports.comports()]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from acquisition.clock import SystemClock
 from acquisition.endpoints import check_reachable_only_by_friends
 from acquisition.errors import BadInput
 from acquisition.instrument import four_quadrant, load_instrument
+from hardware_drivers.sharksem.segments import SEGMENT_PATTERN, find_segments
 from inference.forward_model import render
 from service import wiring
 from service.settings import RUNS_VARIABLE, Settings, load_settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-EXAMPLES = ["workstation.toml", "node.toml", "gpu-box.toml"]
+EXAMPLES = ["workstation.toml", "node.toml", "gpu-box.toml", "emulated-lab.toml"]
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +32,32 @@ def test_example_settings_load(name: str) -> None:
     assert settings.runs_folder == Path("~/eclips-runs").expanduser()
 
 
-def test_workstation_example_builds_its_lab() -> None:
-    wiring.check(load_settings(DEPLOY / "workstation.toml"))
+@pytest.mark.parametrize("name", ["workstation.toml", "emulated-lab.toml"])
+def test_example_builds_its_lab(name: str) -> None:
+    wiring.check(load_settings(DEPLOY / name))
+
+
+def test_emulated_lab_example_names_every_role_and_turns_real_by_one_word() -> None:
+    settings = load_settings(DEPLOY / "emulated-lab.toml")
+    lab = wiring.lab(settings, SystemClock())
+    assert lab.simulated and set(lab.devices) == {
+        *("detector", "stage", "heater", "pyrometer", "gauge", "hydrogen", "oxygen"),
+    }
+    emulators = wiring.emulated_instruments(settings, SystemClock())
+    assert {"microscope", *lab.devices} == {*emulators.addresses, "detector", "stage"}
+    real = load_settings(DEPLOY / "emulated-lab.toml", {"microscope": {"kind": "real"}})
+    assert not wiring.lab(real, SystemClock()).simulated
+
+
+def test_tescan_example_is_the_default_instrument_with_the_names_that_the_microscope_has() -> None:
+    shown, plain = load_instrument(DEPLOY / "tescan-4q.toml"), four_quadrant()
+    names = [segment.name for segment in shown.detector.segments]
+    assert names == ["Q1", "Q2", "Q3", "Q4"]
+    listing = "".join(f"det.{n}.name=BSE {name}\ndet.{n}.detector={n + 4}\n" for n, name in enumerate(names))
+    assert find_segments(names, listing, re.compile(SEGMENT_PATTERN)) == [4, 5, 6, 7]
+    unnamed = [segment.model_copy(update={"name": ""}) for segment in shown.detector.segments]
+    assert unnamed == [segment.model_copy(update={"name": ""}) for segment in plain.detector.segments]
+    assert (shown.beam, shown.specimen, shown.scan) == (plain.beam, plain.specimen, plain.scan)
 
 
 def test_two_machine_examples_carry_keys_for_an_address_beyond_loopback() -> None:

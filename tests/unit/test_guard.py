@@ -88,6 +88,24 @@ async def test_a_silent_device_takes_the_laser_off(role: str, monkeypatch: pytes
         assert any(line.startswith("safe_state") and "verified" in line for line in watch.told)
 
 
+async def test_a_laser_that_stays_on_is_switched_off_again_until_it_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with heated() as watch:
+        assert watch.lab.heater is not None
+        switch_off, refused = watch.lab.heater.off, []
+
+        async def off() -> None:
+            if len(refused) < 2:
+                refused.append("once more")
+                raise DeviceFailed("the heater did not take it")
+            await switch_off()
+
+        monkeypatch.setattr(watch.lab.heater, "off", off)
+        silence(watch, "gauge", monkeypatch)
+        await goes_off(watch)
+        assert len(refused) == 2
+        await until(lambda: "unsafe" not in {alarm["id"] for alarm in watch.guard.alarms.tree() if alarm["active"]})
+
+
 async def test_an_absent_operator_takes_the_laser_off() -> None:
     async with heated(InterlockLimits(operator_timeout_s=0.5)) as watch:
         await goes_off(watch)

@@ -58,6 +58,12 @@ def test_an_invalid_reading_takes_the_permit_while_heating(channel: str) -> None
     assert judge(readings(**{channel: Reading(GOOD[channel], False, NOW, "code 77770")}))
 
 
+def test_a_laser_that_tells_a_fault_of_its_own_has_no_permit() -> None:
+    assert judge(readings(heater__healthy=1.0)) == []
+    (bad,) = judge(readings(heater__healthy=Reading(0.0, False, NOW, "its driver is too hot")))
+    assert "too hot" in bad.reason
+
+
 def test_a_pyrometer_below_its_range_is_no_obstacle_while_the_laser_is_off() -> None:
     under = Reading(0.0, False, NOW, "under range")
     assert judge(readings(heater__emission=0.0, pyrometer__temperature_k=under)) == []
