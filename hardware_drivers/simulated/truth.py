@@ -39,7 +39,7 @@ class Truth:
     def slopes(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """dz/dx and dz/dy, each (H, W), from the neighbours on both sides."""
         scan = self.instrument.scan
-        q, p = np.gradient(self.surface_m, scan.pixel_size_y_m or scan.pixel_size_m, scan.pixel_size_m)
+        q, p = np.asarray(np.gradient(self.surface_m, scan.pixel_size_y_m or scan.pixel_size_m, scan.pixel_size_m))
         return p[INSIDE].astype(np.float32), q[INSIDE].astype(np.float32)
 
     @property

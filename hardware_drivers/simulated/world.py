@@ -47,8 +47,9 @@ class World:
 
     `scene` is a name of `scene_names()` or a height map file, which is then scanned at its own pixel size. Temperature
     and partial pressures relax exponentially; steps advance by an Arrhenius law in temperature and the square root of
-    the oxygen pressure. What the beam leaves on the surface is `charge`. `dose` fixes the detected electrons per pixel, otherwise current and dwell time do. All
-    chance comes from `seed`. Not thread-safe: use it from the event loop alone. Raises `BadInput` for a bad scene.
+    the oxygen pressure. What the beam leaves on the surface is `charge`. `dose` fixes the detected electrons per pixel,
+    otherwise current and dwell time do. All chance comes from `seed`. Not thread-safe: use it from one event loop.
+    Raises `BadInput` for a bad scene.
     """
 
     def __init__(
