@@ -15,7 +15,7 @@ from typing import Any
 import zmq
 
 from acquisition.control import ControlClient
-from acquisition.errors import ComponentFailed, EclipsError
+from acquisition.errors import ComponentFailed, EclipsError, RequestRefused
 from acquisition.instrument import Instrument, four_quadrant
 from acquisition.recording import RecordedRun
 from hardware_drivers.catalog import MOL_PER_S_PER_SCCM
@@ -30,6 +30,7 @@ END_WITHIN_S = 60.0
 ANSWER_WITHIN_S = 5.0
 HEARTBEAT_EVERY_S = 5.0
 PORT_TRIES = 50
+MOST_FRAMES_LATE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,16 +187,29 @@ def _follow(program: subprocess.Popen[bytes], operator: ControlClient, frames: i
             continue
         if run is not None and run["frames"] > taken:
             taken, folder, heard_s = run["frames"], run["path"], now_s
-        while waiting and taken >= waiting[0].share * frames:
-            setting = waiting.pop(0)
-            _ask(operator, "set", device=setting.device, values=dict(setting.values))
-            if setting.device == "heater" and not armed:
-                _ask(operator, "arm", device="heater")
-                armed = True
+        if waiting and taken >= waiting[0].share * frames:
+            try:
+                armed = _make(operator, waiting[0], armed)
+                waiting.pop(0)
+            except RequestRefused as refusal:
+                # A device that is not there yet, or pressure that has yet to rise.
+                if now_s - heard_s > PATIENCE_S or taken > waiting[0].share * frames + MOST_FRAMES_LATE:
+                    raise ComponentFailed(
+                        f"{waiting[0].device} takes no {dict(waiting[0].values)}: {refusal}"
+                    ) from None
         time.sleep(POLL_S)
     if waiting:
         raise ComponentFailed(f"it ended with {program.returncode} when {taken} of {frames} frames were taken")
     return folder
+
+
+def _make(operator: ControlClient, setting: Setting, armed: bool) -> bool:
+    """Whether the laser is armed afterwards."""
+    _ask(operator, "set", device=setting.device, values=dict(setting.values))
+    if setting.device != "heater" or armed:
+        return armed
+    _ask(operator, "arm", device="heater")
+    return True
 
 
 def _ask(operator: ControlClient, name: str, **arguments: Any) -> Any:

@@ -15,12 +15,13 @@ for growth nor thought to be known better than they are.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
-from scipy.optimize import least_squares
+from scipy.optimize import curve_fit
 from scipy.stats import trim_mean
 
 from acquisition.errors import BadInput
@@ -35,6 +36,8 @@ LEAST_STEPS = 20
 WINDOW_FRAMES = 6
 COLDEST_GROWTH_K = 600.0
 USUAL_K, USUAL_PA = 1100.0, 20.0
+START = (math.log(10.0), 1.0, 0.5, 0.0, 0.0)
+"""Logarithm of nm/s, eV, order, nm/s and nm/K: as one would guess of any such reaction."""
 
 Floats = NDArray[np.float64]
 
@@ -94,9 +97,9 @@ def film_of(recorded: RecordedRun) -> Film:
     before, advance, spacings_px = None, [0.0], []
     for sequence in sequences:
         height_m = recorded.read_height(sequence).astype(np.float64)
-        steps = _steps(height_m, pixel_m)
+        steps = find_steps(height_m, pixel_m)
         if before is not None:
-            share, spacing_px = _advance(before, steps, f"frame {sequence} of {recorded.path}")
+            share, spacing_px = find_advance(before, steps, f"frame {sequence} of {recorded.path}")
             advance.append(advance[-1] + share)
             spacings_px.append(spacing_px)
         before = steps
@@ -124,28 +127,28 @@ def fit(film: Film, temperature_k: Floats | None = None) -> Kinetics:
     """
     windows = _windows(film, film.temperature_k if temperature_k is None else temperature_k)
 
+    seen = np.array([window.seen_nm_per_s for window in windows])
+
     def drifting(unknown: Floats) -> Floats:
         return np.array([unknown[3] + unknown[4] * window.warming_k_per_s for window in windows])
 
     def growing(unknown: Floats) -> Floats:
         return np.array([window.mean_growth(unknown) for window in windows])
 
-    seen = np.array([window.seen_nm_per_s for window in windows])
-    start = np.array([np.log(10.0), 1.0, 0.5, 0.0, 0.0])
-    found = least_squares(
-        lambda unknown: growing(unknown) + drifting(unknown) - seen, start, x_scale=(1, 0.1, 0.1, 0.1, 0.1)
-    )
-    degrees = max(len(seen) - len(start), 1)
-    errors = np.sqrt(np.diag(np.linalg.pinv(found.jac.T @ found.jac)) * 2.0 * found.cost / degrees)
-    drift, growth = drifting(found.x), growing(found.x)
+    def moving(_: Floats, *unknown: float) -> Floats:
+        return growing(np.array(unknown)) + drifting(np.array(unknown))
+
+    found, covariance = curve_fit(moving, np.arange(len(seen)), seen, START)
+    errors = np.sqrt(np.diag(covariance))
+    drift, growth = drifting(found), growing(found)
     return Kinetics(
-        energy_ev=float(found.x[1]),
+        energy_ev=float(found[1]),
         energy_error_ev=float(errors[1]),
-        order=float(found.x[2]),
+        order=float(found[2]),
         order_error=float(errors[2]),
-        velocity_m_per_s=float(np.exp(found.x[0])) * 1e-9,
-        drift_m_per_s=float(found.x[3]) * 1e-9,
-        expansion_m_per_k=float(found.x[4]) * 1e-9,
+        velocity_m_per_s=float(np.exp(found[0])) * 1e-9,
+        drift_m_per_s=float(found[3]) * 1e-9,
+        expansion_m_per_k=float(found[4]) * 1e-9,
         rates=Rates(
             temperature_k=np.array([window.temperature_k.mean() for window in windows]),
             oxygen_pa=np.array([window.oxygen_pa.mean() for window in windows]),
@@ -154,6 +157,36 @@ def fit(film: Film, temperature_k: Floats | None = None) -> Kinetics:
             fitted_m_per_s=growth * 1e-9,
         ),
     )
+
+
+def find_steps(height_m: Floats, pixel_m: float) -> tuple[NDArray[np.int64], Floats]:
+    """Row and place (pixels) of every step in rows that lead down, in order."""
+    steep = -gaussian_filter(height_m, SMOOTHED_PX, order=(0, 1)) / pixel_m
+    inner = steep[:, 1:-1]
+    least = SHARE_OF_STEEPEST * np.percentile(steep, 97)
+    rows, columns = np.nonzero((inner > steep[:, :-2]) & (inner >= steep[:, 2:]) & (inner > least))
+    columns = columns + 1
+    left, middle, right = (steep[rows, columns + place] for place in (-1, 0, 1))
+    return rows, columns + 0.5 * (left - right) / (left - 2 * middle + right)
+
+
+def find_advance(
+    first: tuple[NDArray[np.int64], Floats], second: tuple[NDArray[np.int64], Floats], where: str
+) -> tuple[float, float]:
+    """By what share of a terrace the steps went on from the first frame to the second, and their distance in pixels.
+    `where` is for the error when too few steps are found again."""
+    apart = 1.0 + 4.0 * max(places.max(initial=0.0) for _, places in (first, second))
+    one, other = (rows * apart + places for rows, places in (first, second))
+    if min(len(one), len(other)) < LEAST_STEPS:
+        raise BadInput(f"{where} shows {min(len(one), len(other))} pieces of steps: too few to see them advance")
+    after = np.searchsorted(other, one).clip(1, len(other) - 1)
+    nearest = np.where(np.abs(other[after] - one) < np.abs(other[after - 1] - one), after, after - 1)
+    moved = (other[nearest] - one)[1:-1]
+    spacing = 0.5 * (one[2:] - one[:-2])
+    usable = (spacing < 0.25 * apart) & (np.abs(moved) < MOST_ADVANCE * spacing)
+    if usable.sum() < LEAST_STEPS:
+        raise BadInput(f"{where} shows {usable.sum()} pieces of the steps of the frame before: they moved too far")
+    return float(trim_mean(moved[usable] / spacing[usable], TRIMMED)), float(np.mean(spacing[usable]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,39 +235,9 @@ def _slope(time_s: Floats, values: Floats) -> float:
     return float(np.polyfit(time_s - time_s.mean(), values, 1)[0])
 
 
-def _steps(height_m: Floats, pixel_m: float) -> tuple[NDArray[np.int64], Floats]:
-    """Row and place (pixels) of every step in rows that lead down, in order."""
-    steep = -gaussian_filter(height_m, SMOOTHED_PX, order=(0, 1)) / pixel_m
-    inner = steep[:, 1:-1]
-    least = SHARE_OF_STEEPEST * np.percentile(steep, 97)
-    rows, columns = np.nonzero((inner > steep[:, :-2]) & (inner >= steep[:, 2:]) & (inner > least))
-    columns = columns + 1
-    left, middle, right = (steep[rows, columns + place] for place in (-1, 0, 1))
-    return rows, columns + 0.5 * (left - right) / (left - 2 * middle + right)
-
-
-def _advance(
-    first: tuple[NDArray[np.int64], Floats], second: tuple[NDArray[np.int64], Floats], where: str
-) -> tuple[float, float]:
-    """By what share of a terrace the steps went on from the first frame to the second, and their distance in pixels.
-    `where` is for the error when too few steps are found again."""
-    apart = 1.0 + 4.0 * max(places.max(initial=0.0) for _, places in (first, second))
-    one, other = (rows * apart + places for rows, places in (first, second))
-    if min(len(one), len(other)) < LEAST_STEPS:
-        raise BadInput(f"{where} shows {min(len(one), len(other))} pieces of steps: too few to see them advance")
-    after = np.searchsorted(other, one).clip(1, len(other) - 1)
-    nearest = np.where(np.abs(other[after] - one) < np.abs(other[after - 1] - one), after, after - 1)
-    moved = (other[nearest] - one)[1:-1]
-    spacing = 0.5 * (one[2:] - one[:-2])
-    usable = (spacing < 0.25 * apart) & (np.abs(moved) < MOST_ADVANCE * spacing)
-    if usable.sum() < LEAST_STEPS:
-        raise BadInput(f"{where} shows {usable.sum()} pieces of the steps of the frame before: they moved too far")
-    return float(trim_mean(moved[usable] / spacing[usable], TRIMMED)), float(np.mean(spacing[usable]))
-
-
 def _normal_share(height_m: Floats, pixel_m: float) -> float:
     """What a distance along the rows is along the steps' normal: the cosine of the angle between the two."""
-    down, right = np.gradient(gaussian_filter1d(height_m, SMOOTHED_PX[0], axis=0), pixel_m)
+    down, right = np.asarray(np.gradient(gaussian_filter1d(height_m, SMOOTHED_PX[0], axis=0), pixel_m))
     steep = right < 0.5 * np.percentile(right, 3)
     down_mean, right_mean = down[steep].mean(), right[steep].mean()
     return float(abs(right_mean) / np.hypot(down_mean, right_mean))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
@@ -48,9 +49,12 @@ async def take_frames(laboratory: Laboratory, count: int) -> None:
 
 
 @pytest.fixture(scope="module")
-async def recorded(tmp_path_factory: pytest.TempPathFactory) -> RecordedRun:
-    """Warm, then hot, in oxygen that is still rising."""
-    folder = tmp_path_factory.mktemp("emulated")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> RecordedRun:
+    return RecordedRun(asyncio.run(experiment(tmp_path_factory.mktemp("emulated"))))
+
+
+async def experiment(folder: Path) -> Path:
+    """Warm, then hot, in oxygen that is still rising; the run's folder."""
     config = folder / "lab.toml"
     config.write_text(lab_settings(folder, 128, 10e-6), encoding="utf-8")
     settings = load_settings(config)
@@ -63,14 +67,14 @@ async def recorded(tmp_path_factory: pytest.TempPathFactory) -> RecordedRun:
         await laboratory.ask("set", device="oxygen", values={"flow_mol_per_s": OXYGEN_MOL_PER_S})
         await laboratory.until(lambda: latest()["gauge.pressure_pa"].value > 1.5)
         await heat(laboratory, WARM_A, 1055)
-        started = await laboratory.ask("start", name="emulated")
+        started = await laboratory.ask("start")
         await take_frames(laboratory, FRAMES_EACH)
         await heat(laboratory, HOT_A, 1170)
         await take_frames(laboratory, FRAMES_EACH)
         await laboratory.ask("stop")
         run: Path = laboratory.settings.runs_folder / str(started["run_id"])
         await laboratory.until(lambda: any(line.startswith(f"run {run} complete") for line in laboratory.said))
-    return RecordedRun(run)
+    return run
 
 
 def test_every_frame_has_the_state_of_every_device_with_ages_below_a_second(recorded: RecordedRun) -> None:
