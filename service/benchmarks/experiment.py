@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ ANSWER_WITHIN_S = 5.0
 HEARTBEAT_EVERY_S = 5.0
 PORT_TRIES = 50
 MOST_FRAMES_LATE = 10
+FLOW, FLOW_SET = "flow_mol_per_s", "flow_setpoint_mol_per_s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def current(share: float, current_a: float) -> Setting:
 
 
 def oxygen(share: float, sccm: float) -> Setting:
-    return Setting(share, "oxygen", {"flow_mol_per_s": sccm * MOL_PER_S_PER_SCCM})
+    return Setting(share, "oxygen", {FLOW: sccm * MOL_PER_S_PER_SCCM})
 
 
 # Cold at first, for the drift; then up and down, so that the temperature goes neither with time nor with the place of
@@ -77,8 +78,8 @@ def carry_out(
             command, env=environment_with_runs(runs), stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
         )
         try:
-            with _operator(config) as operator:
-                run = _follow(program, operator, frames, settings)
+            with _client(config) as client:
+                run = _follow(program, client, frames, settings)
             if program.returncode:
                 raise ComponentFailed(f"it ended with {program.returncode}")
         except EclipsError as error:
@@ -159,7 +160,7 @@ def _instrument() -> Instrument:
 
 
 @contextmanager
-def _operator(config: Path) -> Iterator[ControlClient]:
+def _client(config: Path) -> Iterator[ControlClient]:
     stream = load_settings(config).stream
     with zmq.Context() as context:
         client = ControlClient(context, stream.endpoints.control, stream.keys)
@@ -169,47 +170,68 @@ def _operator(config: Path) -> Iterator[ControlClient]:
             client.close()
 
 
-def _follow(program: subprocess.Popen[bytes], operator: ControlClient, frames: int, settings: Sequence[Setting]) -> str:
-    """Make each setting when its time has come, until the last; returns the run's folder."""
-    waiting, armed, taken, folder = list(settings), False, -1, ""
+def _follow(program: subprocess.Popen[bytes], client: ControlClient, frames: int, settings: Sequence[Setting]) -> str:
+    """Make each setting when its time has come, until the program ends; returns the run's folder."""
+    operator, taken, folder = _Operator(client, frames, settings), -1, ""
     heard_s = beaten_s = time.monotonic()
     while program.poll() is None:
         now_s = time.monotonic()
         if now_s - heard_s > PATIENCE_S:
             raise ComponentFailed(f"no frame came for {PATIENCE_S:g} s after {taken} of {frames}")
         try:
-            run = _ask(operator, "status")["run"]
+            status = _ask(client, "status")
             if now_s - beaten_s > HEARTBEAT_EVERY_S:
-                _ask(operator, "heartbeat")
+                _ask(client, "heartbeat")
                 beaten_s = now_s
         except ComponentFailed:
             # It may be about to leave, or not there yet.
             continue
+        run = status["run"]
         if run is not None and run["frames"] > taken:
             taken, folder, heard_s = run["frames"], run["path"], now_s
-        if waiting and taken >= waiting[0].share * frames:
-            try:
-                armed = _make(operator, waiting[0], armed)
-                waiting.pop(0)
-            except RequestRefused as refusal:
-                # A device that is not there yet, or pressure that has yet to rise.
-                if now_s - heard_s > PATIENCE_S or taken > waiting[0].share * frames + MOST_FRAMES_LATE:
-                    raise ComponentFailed(
-                        f"{waiting[0].device} takes no {dict(waiting[0].values)}: {refusal}"
-                    ) from None
+        if run is not None and status["state"] == "acquiring":
+            operator.act(taken, status["devices"])
         time.sleep(POLL_S)
-    if waiting:
+    if operator.waiting:
         raise ComponentFailed(f"it ended with {program.returncode} when {taken} of {frames} frames were taken")
     return folder
 
 
-def _make(operator: ControlClient, setting: Setting, armed: bool) -> bool:
-    """Whether the laser is armed afterwards."""
-    _ask(operator, "set", device=setting.device, values=dict(setting.values))
-    if setting.device != "heater" or armed:
-        return armed
-    _ask(operator, "arm", device="heater")
-    return True
+class _Operator:
+    """Whoever makes the settings. What a device refuses is asked again for a while: it may not be there yet, and on a
+    busy machine it may be lost for a second. A gas controller that comes back is at rest and is set again; a laser that
+    went off stays off, and ends the run."""
+
+    def __init__(self, client: ControlClient, frames: int, settings: Sequence[Setting]) -> None:
+        self.waiting = list(settings)
+        self._client = client
+        self._frames = frames
+        self._armed = False
+        self._flows: dict[str, Setting] = {}
+
+    def act(self, taken: int, devices: Mapping[str, Any]) -> None:
+        """Raises `ComponentFailed` for a setting that is refused for too long."""
+        for gas, setting in self._flows.items():
+            told = devices[gas]["readings"].get(FLOW_SET, {"valid": False})
+            if told["valid"] and told["value"] < 0.5 * setting.values[FLOW]:
+                with suppress(RequestRefused):
+                    self._make(setting)
+        if self.waiting and taken >= self.waiting[0].share * self._frames:
+            setting = self.waiting[0]
+            try:
+                self._make(setting)
+                self.waiting.pop(0)
+            except RequestRefused as refusal:
+                if taken > setting.share * self._frames + MOST_FRAMES_LATE:
+                    raise ComponentFailed(f"{setting.device} takes no {dict(setting.values)}: {refusal}") from None
+
+    def _make(self, setting: Setting) -> None:
+        _ask(self._client, "set", device=setting.device, values=dict(setting.values))
+        if FLOW in setting.values:
+            self._flows[setting.device] = setting
+        if setting.device == "heater" and not self._armed:
+            _ask(self._client, "arm", device="heater")
+            self._armed = True
 
 
 def _ask(operator: ControlClient, name: str, **arguments: Any) -> Any:

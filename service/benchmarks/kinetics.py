@@ -123,7 +123,8 @@ def fit(film: Film, temperature_k: Floats | None = None) -> Kinetics:
     """Growth, drift and expansion together, by least squares in the velocity itself: in its logarithm, frames that
     grow slowly would count more than they know, and those that noise makes negative could not count at all.
 
-    Another `temperature_k` is what another pyrometer would have shown. Raises `BadInput` for too short a film.
+    Another `temperature_k` is what another pyrometer would have shown. Raises `BadInput` for a film that is too short
+    or follows no such law.
     """
     windows = _windows(film, film.temperature_k if temperature_k is None else temperature_k)
 
@@ -138,7 +139,10 @@ def fit(film: Film, temperature_k: Floats | None = None) -> Kinetics:
     def moving(_: Floats, *unknown: float) -> Floats:
         return growing(np.array(unknown)) + drifting(np.array(unknown))
 
-    found, covariance = curve_fit(moving, np.arange(len(seen)), seen, START)
+    try:
+        found, covariance = curve_fit(moving, np.arange(len(seen)), seen, START)
+    except RuntimeError as error:
+        raise BadInput(f"{len(windows)} windows follow no Arrhenius law: {error}") from None
     errors = np.sqrt(np.diag(covariance))
     drift, growth = drifting(found), growing(found)
     return Kinetics(

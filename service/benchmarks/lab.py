@@ -41,7 +41,9 @@ Floats = NDArray[np.float64]
 
 def measure(request: Request) -> Report:
     """No rows: what is found stands beside the world's own numbers in the table. Heights are those of the first of the
-    request's sets. Raises `ComponentFailed` when the run fails and `BadInput` for a set that is not installed."""
+    request's sets. The steps stay copper, so that one emissivity is right all along; the table also has what a wrong
+    one, and copper that oxidises unnoticed, would have made of the same recording. Raises
+    `ComponentFailed` when the run fails and `BadInput` for a set that is not installed."""
     model, frames = find_model_set(request.models[0]).name, QUICK_FRAMES if request.quick else FRAMES
     with tempfile.TemporaryDirectory(prefix="eclips-bench-") as folder:
         tell_progress(f"{frames} frames of {SIZE_PX} x {SIZE_PX} with heater and oxygen changed")
