@@ -279,7 +279,8 @@ class RunMachine:
                     except StopAsyncIteration:
                         if self._stop.is_set():
                             return self._stop_reason
-                        return "the source has ended" if progress.plan.frames is None else "all frames were taken"
+                        whole = progress.frames == progress.plan.frames
+                        return "all frames were taken" if whole else "the source has ended"
                     await _to_the_end(self._take(progress, exposure, digest))
         finally:
             stopped.cancel()

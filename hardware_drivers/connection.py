@@ -197,12 +197,15 @@ class _Port:
         came = bytearray()
         ends = time.monotonic() + self._timeout_s
         while not came.endswith(step.until):
-            if time.monotonic() > ends or len(came) > LONGEST_ANSWER:
+            more = self._serial.read(1)
+            # What came in time counts, even if this thread was kept from reading it on a busy machine.
+            late_s = time.monotonic() - ends
+            if (late_s > 0 and not more) or late_s > self._timeout_s or len(came) > LONGEST_ANSWER:
                 raise DeviceFailed(
                     f"{self._address}: no whole answer to {step.request!r} within {self._timeout_s:g} s, came "
                     f"{bytes(came[:80])!r}: check power, cable, baud rate and parity"
                 )
-            came += self._serial.read(1)
+            came += more
         return bytes(came[: len(came) - len(step.until)])
 
     def _settle(self, silence_s: float) -> None:

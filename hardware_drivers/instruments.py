@@ -39,7 +39,7 @@ Address = Annotated[str, Field(min_length=1, max_length=200)]
 """`/dev/ttyUSB0`, `COM3`, or `socket://host:port` for a converter."""
 
 SCAN_PX = Limits(16, 8192, "the detector's range")
-EMISSIVITY = Limits(0.1, 1.0, "the pyrometer's range")
+EMISSIVITY = Limits(0.05, 1.0, "the pyrometer's range")  # that of bright copper; a head that ends at 0.1 says no
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,10 +55,11 @@ class EmulatedLab:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             try:
-                for line in self._served:
-                    await stack.enter_async_context(line)
+                # First, as loading its rendering takes seconds in which a line would be slow to answer.
                 if self.microscope is not None:
                     await stack.enter_async_context(self.microscope)
+                for line in self._served:
+                    await stack.enter_async_context(line)
             except (OSError, DeviceFailed) as error:
                 raise BadInput(f"an emulator cannot be served: {error}; is another lab running here?") from error
             self._stack = stack.pop_all()

@@ -178,16 +178,18 @@ class Microscope:
         duration_s = frame_time_s(instrument, size_px)
         left = count or math.inf
         while left > 0:
+            # The beam starts now, not once its picture is rendered: else the frame would show an earlier surface.
+            began_s = asyncio.get_running_loop().time()
             middle = self._world.clock.now().later(0.5 * duration_s)
             images, _ = await scanned(self._world, instrument, size_px, self._frames, middle)
             self._frames += 1
-            await self._send_frame(frame, images.reshape(self._segments, -1), duration_s)
+            await self._send_frame(frame, images.reshape(self._segments, -1), began_s, duration_s)
             left -= 1
 
-    async def _send_frame(self, frame: int, images: Pixels, duration_s: float) -> None:
+    async def _send_frame(self, frame: int, images: Pixels, began_s: float, duration_s: float) -> None:
         """`images`: (S, pixels). What the beam has passed goes out every 50 ms, channel by channel."""
         loop = asyncio.get_running_loop()
-        began_s, sent, pixels = loop.time(), 0, images.shape[1]
+        sent, pixels = 0, images.shape[1]
         while sent < pixels:
             await asyncio.sleep(min(CHUNK_S, max(began_s + duration_s - loop.time(), 0.0)))
             share = (loop.time() - began_s) / duration_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,20 +15,27 @@ from acquisition.errors import RequestRefused
 from acquisition.frames import Exposure
 from acquisition.instrument import Instrument
 from acquisition.stamping import optics_of
+from hardware_drivers.simulated.charging import charged
 from hardware_drivers.simulated.device import SimulatedDevice
+from hardware_drivers.simulated.truth import INSIDE, MARGIN_PX, Truth
 from hardware_drivers.simulated.world import World
 from inference.forward_model import render
 
 LINE_FLYBACK_S = 50e-6
 WAIT_SLICE_S = 0.1
-# The surface beyond the frame casts shadows and beam tails into it.
-MARGIN_PX = 16
 FORMULAS = {"hydrogen": "H2", "oxygen": "O2"}
 FULL_SCALE = np.iinfo(np.uint16).max
 
 
+@dataclass(frozen=True, slots=True)
+class SimulatedExposure(Exposure):
+    """An exposure with all that is true of it."""
+
+    truth: Truth | None = None
+
+
 class SimulatedDetector(SimulatedDevice):
-    """Renders the world with the forward model; the truth rides with every exposure.
+    """Renders the world with the forward model; the truth rides with every exposure, a `SimulatedExposure`.
 
     `size_limits` bound width and height in pixels. A frame takes pixels x dwell + lines x 50 µs of flyback, which the
     rendering counts towards; it shows the surface of the middle of that time. Frame n of a world is the same for the
@@ -111,17 +119,18 @@ class SimulatedDetector(SimulatedDevice):
         size_px = (self._width_px, self._height_px)
         middle = start.later(0.5 * frame_time_s)
         count, self._count = self._count, self._count + 1
-        images, truth_m = await scanned(self._world, self._instrument, size_px, count, middle)
+        images, truth = await scanned(self._world, self._instrument, size_px, count, middle)
         await self._wait_until(start.later(frame_time_s))
         saturated = bool((images == FULL_SCALE).any())
-        return Exposure(
+        return SimulatedExposure(
             images=images,
             start=start,
             end=clock.now(),
             optics=optics_of(self._instrument),
             hardware_time_ns=start.utc_ns,
             flags=frozenset({"simulated", "saturated"} if saturated else {"simulated"}),
-            truth_m=truth_m,
+            truth_m=truth.height_m,
+            truth=truth,
         )
 
     async def _wait_until(self, end: Instant) -> None:
@@ -133,17 +142,22 @@ class SimulatedDetector(SimulatedDevice):
 
 async def scanned(
     world: World, instrument: Instrument, size_px: tuple[int, int], count: int, at: Instant
-) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
-    """Frame number `count` of the world as `instrument` sees it: images (S, H, W) and heights (H, W) in metres.
+) -> tuple[NDArray[np.uint16], Truth]:
+    """Frame number `count` of the world as `instrument` sees it with its middle `at`: images (S, H, W), and the truth.
 
-    `size_px` is (width, height). The rendering is done in a thread.
+    `size_px` is (width, height). The rendering is done in a thread. The surface is left charged.
     """
     scan = instrument.scan
     pixel_m = (scan.pixel_size_y_m or scan.pixel_size_m, scan.pixel_size_m)
     width_px, height_px = size_px
     heights_m = world.heights_m(width_px + 2 * MARGIN_PX, height_px + 2 * MARGIN_PX, pixel_m, at=at)
+    half_s = 0.5 * frame_time_s(instrument, size_px)
+    where = (world.stage.x_m, world.stage.y_m), (width_px * pixel_m[1], height_px * pixel_m[0])
+    instrument, brightness = charged(_in_gas(instrument, world), world.charge.left(at.later(-half_s), *where))
+    world.charge.fill(at.later(half_s), *where)
+    truth = Truth(heights_m, instrument, world.dose, brightness)
     rng = np.random.default_rng([world.seed, count])
-    return await asyncio.to_thread(_rendered, heights_m, _in_gas(instrument, world), rng, world.dose)
+    return await asyncio.to_thread(_rendered, truth, rng), truth
 
 
 def frame_time_s(instrument: Instrument, size_px: tuple[int, int]) -> float:
@@ -161,12 +175,25 @@ def _in_gas(instrument: Instrument, world: World) -> Instrument:
     return instrument.model_copy(update={"effects": instrument.effects.model_copy(update={"gases": gases})})
 
 
-def _rendered(
-    heights_m: NDArray[np.float64], instrument: Instrument, rng: np.random.Generator, dose: float | None
-) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
-    """Images (S, H, W) and heights (H, W) of the frame inside its margin."""
-    inside = np.s_[..., MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX]
-    images = render(heights_m, instrument, rng, dose)
-    truth = heights_m[inside]
-    # Centred first: single precision would round nanometres on a surface that has grown for long.
-    return np.ascontiguousarray(images[inside]), np.ascontiguousarray(truth - truth.mean(), dtype=np.float32)
+def _rendered(truth: Truth, rng: np.random.Generator) -> NDArray[np.uint16]:
+    """Images (S, H, W) of the frame inside its margin."""
+    instrument, brightness = _paced(truth.instrument, truth.surface_m.shape[0])
+    relative_yield = np.full(truth.surface_m.shape, truth.brightness * brightness, np.float32)
+    images = render(
+        truth.surface_m, instrument, rng, truth.dose, None if (relative_yield == 1).all() else relative_yield
+    )
+    return np.ascontiguousarray(images[INSIDE])
+
+
+def _paced(instrument: Instrument, rows: int) -> tuple[Instrument, float]:
+    """What drifts and charges over the frame's lines, for the `rows` with the margin's, and the brightness they begin
+    with: the margin is rendered with the frame, and takes no time at the microscope."""
+    effects, share = instrument.effects, 1.0 - 2 * MARGIN_PX / rows
+    rise = effects.charging / share
+    begins = 1.0 - rise * MARGIN_PX / rows
+    paced = {
+        "drift_x_px": effects.drift_x_px / share,
+        "drift_y_px": effects.drift_y_px / share,
+        "charging": rise / begins,
+    }
+    return instrument.model_copy(update={"effects": effects.model_copy(update=paced)}), begins

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from acquisition.clock import Clock, Instant
 from acquisition.devices import StagePosition
 from acquisition.instrument import Instrument
+from hardware_drivers.simulated.charging import SurfaceCharge
 from hardware_drivers.simulated.scenes import find_scene
 
 Floats = NDArray[np.float64]
@@ -46,8 +47,9 @@ class World:
 
     `scene` is a name of `scene_names()` or a height map file, which is then scanned at its own pixel size. Temperature
     and partial pressures relax exponentially; steps advance by an Arrhenius law in temperature and the square root of
-    the oxygen pressure. `dose` fixes the detected electrons per pixel, otherwise current and dwell time do. All
-    chance comes from `seed`. Not thread-safe: use it from the event loop alone. Raises `BadInput` for a bad scene.
+    the oxygen pressure. What the beam leaves on the surface is `charge`. `dose` fixes the detected electrons per pixel,
+    otherwise current and dwell time do. All chance comes from `seed`. Not thread-safe: use it from one event loop.
+    Raises `BadInput` for a bad scene.
     """
 
     def __init__(
@@ -59,11 +61,15 @@ class World:
         self.seed = seed
         self.dose = dose
         self.stage = StagePosition(0.0, 0.0)
+        self.charge = SurfaceCharge()
         self._start = self._present = clock.now()
         self._temperature_k = ROOM_TEMPERATURE_K
         self._partial_pa: dict[str, float] = {}
         self._flows: dict[str, float] = {}
         self._laser_target_a = 0.0
+        self._held_power_w: float | None = None
+        self._most_current_a = math.inf
+        self._diode_efficiency = 1.0
         self._emitting = False
         self._interlock_closed = True
         self._growth_m = 0.0
@@ -115,7 +121,17 @@ class World:
 
     @property
     def laser_target_a(self) -> float:
-        return self._laser_target_a
+        """The current that is set, or the one that the power held needs, as far as the driver may go."""
+        if self._held_power_w is None:
+            return self._laser_target_a
+        needed_a = LASER_THRESHOLD_A + self._held_power_w / (LASER_SLOPE_W_PER_A * self._diode_efficiency)
+        return min(needed_a, self._most_current_a) if self._held_power_w > 0 else 0.0
+
+    @property
+    def laser_power_w(self) -> float:
+        """What reaches the specimen now."""
+        above_a = max(self.laser_target_a - LASER_THRESHOLD_A, 0.0)
+        return LASER_SLOPE_W_PER_A * self._diode_efficiency * above_a if self._emitting else 0.0
 
     @property
     def laser_emitting(self) -> bool:
@@ -126,10 +142,26 @@ class World:
         return self._interlock_closed
 
     def drive_laser(self, target_a: float, emitting: bool) -> None:
-        """Set the diode's current target and switch; an open interlock keeps it off."""
+        """Constant current: set the diode's target and switch; an open interlock keeps it off."""
         self.advance()
-        self._laser_target_a = target_a
+        self._laser_target_a, self._held_power_w = target_a, None
+        self.switch_laser(emitting)
+
+    def hold_laser_power(self, power_w: float, most_current_a: float) -> None:
+        """Constant power: a photodiode sets the current, up to `most_current_a`, whatever the diode has become and
+        whatever a pyrometer with a wrong emissivity shows. Neither starts nor ends emission."""
+        self.advance()
+        self._held_power_w, self._most_current_a = power_w, most_current_a
+
+    def switch_laser(self, emitting: bool) -> None:
+        """Begin or end emission in the present mode; an open interlock keeps it off."""
+        self.advance()
         self._emitting = emitting and self._interlock_closed
+
+    def set_diode_efficiency(self, share: float) -> None:
+        """How much of its light the diode still gives at a current: it falls as a diode warms or ages."""
+        self.advance()
+        self._diode_efficiency = share
 
     def set_interlock(self, closed: bool) -> None:
         """Open or close the laser's interlock loop. Opening stops emission, and closing does not resume it."""
@@ -171,8 +203,7 @@ class World:
 
     def _step(self, seconds: float) -> None:
         before = _step_velocity(self._temperature_k, self._partial_pa.get("oxygen", 0.0))
-        power_w = LASER_SLOPE_W_PER_A * max(self._laser_target_a - LASER_THRESHOLD_A, 0.0) if self._emitting else 0.0
-        settled_k = ROOM_TEMPERATURE_K + THERMAL_RESISTANCE_K_PER_W * power_w
+        settled_k = ROOM_TEMPERATURE_K + THERMAL_RESISTANCE_K_PER_W * self.laser_power_w
         self._temperature_k = _relaxed(self._temperature_k, settled_k, seconds / THERMAL_TIME_S)
         pump_out = seconds * PUMPING_SPEED_M3_PER_S / CHAMBER_VOLUME_M3
         for gas, flow in self._flows.items():

@@ -86,6 +86,12 @@ def _ablations(request: Request) -> Report:
     return ablations.measure(request)
 
 
+def _lab(request: Request) -> Report:
+    from service.benchmarks import lab
+
+    return lab.measure(request)
+
+
 def _effects_picture(folder: Path, quick: bool, data: Path | None) -> list[Path]:
     from service.benchmarks import effects
 
@@ -110,6 +116,7 @@ JUDGES: Mapping[str, Judge] = {
     "accuracy": _accuracy,
     "integrators": _integrators,
     "ablations": _ablations,
+    "lab": _lab,
 }
 UNDRAWN = ("live", "ablations")
 """Judges whose figures are no pictures."""
@@ -137,7 +144,8 @@ def run_benchmark(
     report = _report(what, quick, data, models or (DEFAULT_MODEL,))
     nothing = NotMeasured(report.left_out) if report.left_out else None
     rows = [table_row(name, target, report.rows.get(name, nothing), quick) for name, target in targets.items()]
-    _print(what, rows)
+    if rows:
+        _print(what, rows)
     if report.table is not None:
         console = Console()
         # A terminal that is too narrow wraps lines: better than figures cut short.

@@ -41,14 +41,17 @@ def models(as_json: AsJson = False) -> None:
 
 def bench(
     what: Annotated[
-        str, typer.Argument(help="live, stream, recorder, accuracy, integrators, ablations, physics, effects, imprint.")
+        str,
+        typer.Argument(
+            help="live, stream, recorder, lab, accuracy, integrators, ablations, physics, effects, imprint."
+        ),
     ] = "live",
     quick: Annotated[bool, typer.Option("--quick", help="End within 40 s.")] = False,
     data: Annotated[Path | None, typer.Option("--data", help="Folder of real data.", exists=True)] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")] = None,
     pictures: Annotated[
         Path | None,
-        typer.Option("--pictures", help="Also draw into this folder (accuracy, integrators, physics, effects)."),
+        typer.Option("--pictures", help="Also draw into this folder (accuracy, integrators, physics, effects, lab)."),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Model set that accuracy, integrators judge.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="More sets of its recipe: name,name.")] = None,
