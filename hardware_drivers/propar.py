@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from acquisition.errors import DeviceFailed
 from hardware_drivers.connection import Connection
 
-ANSWERS_WITHIN_S = 0.3
+ANSWERS_WITHIN_S = 0.5
 WRITE_WITH_STATUS, ANSWER, REQUEST, STATUS = 0x01, 0x02, 0x04, 0x00
 STATUSES = {
     1: "process claimed",
