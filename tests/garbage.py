@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from acquisition import wire
+from acquisition.consumer import DataConsumer
 from acquisition.frames import Event, Result
 from recordings import frame, result, run_started
 from streams import PATIENCE_S
@@ -115,7 +116,8 @@ EVENT = as_bytes(wire.encode(Event("run", "test", 1, 2, 3, "alarm", "alarm", "te
 
 
 class FalseNode:
-    """Answers every request for data with one of `bad`, as long as there are some, then with `good`."""
+    """Answers requests for work, and those of the last `victim` for data, with one of `bad` as long as there are some,
+    and else with `good`: what a consumer that has gone still had asked for must not take them."""
 
     def __init__(self, good: Parts) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -125,10 +127,18 @@ class FalseNode:
         self.state_address = f"tcp://127.0.0.1:{self.state.bind_to_random_port('tcp://127.0.0.1')}"
         self.good = good
         self.bad: list[Parts] = []
+        self._victims = 0
         self.results: list[Result] = []
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._answer, daemon=True)
         self._thread.start()
+
+    def victim(self, bad: list[Parts]) -> DataConsumer:
+        """A new consumer, which alone gets what is `bad`."""
+        self._victims += 1
+        consumer = DataConsumer(self.context, self.address, about={"name": str(self._victims)})
+        self.bad = bad
+        return consumer
 
     def close(self) -> None:
         self._closing.set()
@@ -153,7 +163,7 @@ class FalseNode:
                 continue  # asked again since: what is sent for this request would be passed over uncounted
             serial += 1
             note = {"kind": "delivery", "nonce": request["nonce"], "epoch": 1, "serial": serial, "skipped": 0}
-            if self.bad:
+            if self.bad and (request["wants"] == "work" or request["about"].get("name") == str(self._victims)):
                 bad = self.bad.pop()
                 told = note if len(bad) > 1 and bad[0] == NOTE else None
                 self._socket.send_multipart([identity, wire.dump_map(note), *bad[1:]] if told else [identity, *bad])

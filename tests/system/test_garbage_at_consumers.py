@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acquisition import wire
-from acquisition.consumer import DataConsumer, StateListener
+from acquisition.consumer import StateListener
 from acquisition.frames import Event, Frame
 from garbage import (
     DELIVERY,
@@ -45,8 +45,7 @@ def false_node() -> Iterator[FalseNode]:
 @few
 @given(st.lists(damaged(DELIVERY), min_size=1, max_size=20))
 def test_damaged_deliveries_are_counted_and_told_as_skipped(false_node: FalseNode, messages: list[Parts]) -> None:
-    consumer = DataConsumer(false_node.context, false_node.address)
-    false_node.bad = list(messages)
+    consumer = false_node.victim(list(messages))
     told, deadline = 0, time.monotonic() + PATIENCE_S
     while consumer.rejected < len(messages):
         assert time.monotonic() < deadline, f"{consumer.rejected} of {len(messages)} were counted"
@@ -73,8 +72,7 @@ def test_damaged_deliveries_are_counted_and_told_as_skipped(false_node: FalseNod
     ],
 )
 def test_one_wrong_delivery_is_counted_and_told_as_one_skipped(false_node: FalseNode, bad: Parts) -> None:
-    consumer = DataConsumer(false_node.context, false_node.address)
-    false_node.bad = [bad]
+    consumer = false_node.victim([bad])
     delivery = consumer.ask("frames", mode="every", timeout_s=PATIENCE_S)
     assert delivery is not None
     assert (consumer.rejected, delivery.skipped) == (1, 1)

@@ -43,7 +43,7 @@ SETPOINTS = [
     Setpoint("heater", {"current_a": 0.3}, {"current_a": 1.501}),
     Setpoint("heater", {"current_a": 0.0}, {"current_a": -0.001}),
     Setpoint("pyrometer", {"emissivity": 0.5}, {"emissivity": 1.001}),
-    Setpoint("pyrometer", {"emissivity": 0.5}, {"emissivity": 0.09}),
+    Setpoint("pyrometer", {"emissivity": 0.5}, {"emissivity": 0.049}),
     Setpoint("hydrogen", {"flow_mol_per_s": 1e-5}, {"flow_mol_per_s": 1.2e-4}),
     Setpoint("oxygen", {"flow_mol_per_s": 0.0}, {"flow_mol_per_s": -1e-9}),
     Setpoint("stage", {"x_m": 1e-6, "y_m": 1e-6}, {"x_m": 1e-6, "y_m": 5.001e-3}),
