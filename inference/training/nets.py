@@ -78,7 +78,7 @@ NETS: Mapping[str, Net] = {
         lesson=lambda folder: SlopeLesson(),
         export=_export_slopes,
         recipe=Recipe(),
-        quick=Recipe(samples=2_400, size_px=64, batch=8, width=16, depth=3, validation_batches=8),
+        quick=Recipe(samples=1_400, size_px=64, batch=8, width=16, depth=3, validation_batches=8),
         data=FRAMES,
     ),
     "pinn": Net(
