@@ -1,6 +1,7 @@
 """What a settings file may name for each role of a lab of real instruments: kind -> driver, each with its own keys.
 
-A new driver gets a class here with a `kind` of its own, and a place in its role's union. Building touches no device.
+A new driver gets a class here with a `kind` of its own, and a place in its role's union. Building touches no device,
+and imports the drivers of this lab alone: every program starts with this module.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,15 +25,9 @@ from acquisition.devices import (
 )
 from acquisition.errors import BadInput
 from acquisition.instrument import Instrument
-from hardware_drivers.bronkhorst import BronkhorstFlowController
-from hardware_drivers.gcs2 import Gcs2Stage, PiAxis
-from hardware_drivers.mnemonic_gauge import MnemonicGauge
-from hardware_drivers.ostech import OsTechLaserHeater
-from hardware_drivers.propar import BronkhorstBus
-from hardware_drivers.push import push_detector
-from hardware_drivers.sharksem import SharkSemDetector, SharkSemSession, SharkSemStage
-from hardware_drivers.tiff.folder import folder_detector
-from hardware_drivers.upp import UppPyrometer
+
+if TYPE_CHECKING:
+    from hardware_drivers.sharksem import SharkSemSession
 
 Shared = TypeVar("Shared")
 Address = Annotated[str, Field(min_length=1, max_length=200)]
@@ -60,6 +55,8 @@ class Means:
         return found
 
     def sharksem(self, address: str) -> SharkSemSession:
+        from hardware_drivers.sharksem import SharkSemSession
+
         return self.shared(SharkSemSession, address, lambda: SharkSemSession(address))
 
 
@@ -74,6 +71,8 @@ class SharkSemDetectorEntry(_Entry):
     address: Address = "127.0.0.1:8300"
 
     def build(self, means: Means) -> SegmentedDetector:
+        from hardware_drivers.sharksem import SharkSemDetector
+
         session = means.sharksem(self.address)
         return SharkSemDetector("detector", session, means.instrument, SCAN_PX, clock=means.clock)
 
@@ -90,6 +89,8 @@ class TiffFolderEntry(_Entry):
     settle_s: Annotated[float, Field(ge=0, le=3600)] = 1.0
 
     def build(self, means: Means) -> SegmentedDetector:
+        from hardware_drivers.tiff.folder import folder_detector
+
         return folder_detector(
             self.folder.expanduser(),
             means.instrument,
@@ -112,6 +113,8 @@ class PushEntry(_Entry):
     patience_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
 
     def build(self, means: Means) -> SegmentedDetector:
+        from hardware_drivers.push import push_detector
+
         try:
             key = self.key_file.expanduser().read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
@@ -132,6 +135,8 @@ class SharkSemStageEntry(_Entry):
     tolerance_m: Annotated[float, Field(gt=0, le=1e-3)] = 2e-6
 
     def build(self, means: Means) -> Stage:
+        from hardware_drivers.sharksem import SharkSemStage
+
         axis, session = means.stage_axis, means.sharksem(self.address)
         return SharkSemStage("stage", session, axis, axis, axis, self.tolerance_m, clock=means.clock)
 
@@ -147,6 +152,8 @@ class PiStageEntry(_Entry):
     tolerance_m: Annotated[float, Field(gt=0, le=1e-3)] = 1e-6
 
     def build(self, means: Means) -> Stage:
+        from hardware_drivers.gcs2 import Gcs2Stage, PiAxis
+
         axes = {name: PiAxis(axis, means.stage_axis, self.units_per_m) for name, axis in self.axes.items()}
         return Gcs2Stage("stage", self.address, means.clock, axes, tolerance_m=self.tolerance_m, baud=self.baud)
 
@@ -158,6 +165,8 @@ class OsTechEntry(_Entry):
     address: Address
 
     def build(self, means: Means) -> LaserHeater:
+        from hardware_drivers.ostech import OsTechLaserHeater
+
         return OsTechLaserHeater("heater", self.address, means.clock, means.heater_current)
 
 
@@ -170,6 +179,8 @@ class UppEntry(_Entry):
     station: Annotated[int, Field(ge=0, le=97)] = 0
 
     def build(self, means: Means) -> Pyrometer:
+        from hardware_drivers.upp import UppPyrometer
+
         return UppPyrometer("pyrometer", self.address, means.clock, EMISSIVITY, baud=self.baud, station=self.station)
 
 
@@ -182,6 +193,8 @@ class MnemonicGaugeEntry(_Entry):
     channel: Annotated[int, Field(ge=1, le=6)] = 1
 
     def build(self, means: Means) -> PressureGauge:
+        from hardware_drivers.mnemonic_gauge import MnemonicGauge
+
         return MnemonicGauge("gauge", self.address, means.clock, self.technology, channel=self.channel)
 
 
@@ -194,6 +207,9 @@ class BronkhorstEntry(_Entry):
     node: Annotated[int, Field(ge=1, le=128)] = 128
 
     def build(self, means: Means) -> MassFlowController:
+        from hardware_drivers.bronkhorst import BronkhorstFlowController
+        from hardware_drivers.propar import BronkhorstBus
+
         if self.gas not in means.flows:
             raise BadInput(f"no flow limit is given for {self.gas}: add limits.flow_sccm.{self.gas}")
         bus = means.shared(BronkhorstBus, self.address, lambda: BronkhorstBus(self.address))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -19,7 +20,6 @@ from acquisition.program import AcquisitionProgram
 from acquisition.recipes.steps import Recipe
 from acquisition.rehearsal import Timeline, rehearse
 from hardware_drivers.catalog import LABS, MOL_PER_S_PER_SCCM, LabSpec
-from hardware_drivers.emulators.lab import EmulatedLab
 from hardware_drivers.relay import FileLine, SerialLine
 from inference.pipeline import Pipeline
 from inference.registry import find_model_set
@@ -27,6 +27,9 @@ from inference.worker import Worker
 from service.app import create_app
 from service.process_end import restarts_before
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from hardware_drivers.emulators.lab import EmulatedLab
 
 MAX_SOCKET_MESSAGE_BYTES = 64 * 1024
 
@@ -44,6 +47,8 @@ def lab(settings: Settings, clock: Clock) -> Lab:
 
 def emulated_instruments(settings: Settings, clock: Clock) -> EmulatedLab:
     """Emulators of what `[instruments]` names, all on one simulated world, not yet served."""
+    from hardware_drivers.emulators.lab import EmulatedLab  # no other program needs the emulators
+
     if settings.instruments is None:
         raise BadInput("the settings name no instruments to emulate: add [instruments.detector] and others")
     return EmulatedLab(_lab_spec(settings, clock).world(), settings.instruments)

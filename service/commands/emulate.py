@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from acquisition.clock import SystemClock
 from acquisition.errors import BadInput
-from hardware_drivers.emulators.lab import EmulatedLab
 from service import wiring
 from service.commands.shared import Config, Scene, Size, Supervised, live_settings, say, start_logs
 from service.process_end import call_at_end, first_line_of_pipe
 from service.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from hardware_drivers.emulators.lab import EmulatedLab
 
 LEAVE_WITHIN_S = 30.0
 POLL_S = 0.1
