@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
 from acquisition.clock import Instant
-from acquisition.errors import LimitExceeded
+from acquisition.errors import DeviceFailed, LimitExceeded
 from acquisition.frames import Exposure
 from acquisition.instrument import Instrument
 
@@ -54,6 +54,12 @@ class Limits:
             limit=limit,
             setting=self.setting,
         )
+
+
+def require_entered(name: str, *, entered: bool) -> None:
+    """Raise `DeviceFailed` unless the device is inside its context, as everything but constructing it demands."""
+    if not entered:
+        raise DeviceFailed(f"{name} is not connected; enter it first (async with)")
 
 
 class Device(Protocol):

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from acquisition.clock import Clock
-from acquisition.devices import Limits, Reading, Readings
+from acquisition.devices import Limits, Reading, Readings, require_entered
 from acquisition.errors import DeviceFailed
 from hardware_drivers.probing import Probe, refuse_entered
 from hardware_drivers.propar import BYTE, FLOAT, STRING, BronkhorstBus, Parameter
@@ -205,5 +205,4 @@ class BronkhorstFlowController:
         self._mol_per_s = MOL_PER_S[unit]
 
     def _require_connection(self) -> None:
-        if not self._entered:
-            raise DeviceFailed(f"{self._name} is not connected; enter it first (async with)")
+        require_entered(self._name, entered=self._entered)

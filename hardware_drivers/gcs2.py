@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from acquisition.clock import Clock
-from acquisition.devices import Limits, Reading, Readings, StagePosition
+from acquisition.devices import Limits, Reading, Readings, StagePosition, require_entered
 from acquisition.errors import BadInput, DeviceFailed, RequestRefused
 from hardware_drivers.connection import Connection, Step
 from hardware_drivers.probing import Probe, refuse_entered
@@ -285,8 +285,7 @@ class Gcs2Stage:
         return answers
 
     def _require_connection(self) -> None:
-        if not self._entered:
-            raise DeviceFailed(f"{self._name} is not connected; enter it first (async with)")
+        require_entered(self._name, entered=self._entered)
 
     def _nonsense(self, asked: str, came: bytes) -> DeviceFailed:
         return DeviceFailed(

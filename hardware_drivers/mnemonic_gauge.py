@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from acquisition.clock import Clock
-from acquisition.devices import Reading, Readings
+from acquisition.devices import Reading, Readings, require_entered
 from acquisition.errors import DeviceFailed
 from hardware_drivers.connection import Connection, Step
 from hardware_drivers.probing import Probe, refuse_entered
@@ -104,8 +104,7 @@ class MnemonicGauge:
 
     async def read(self) -> Readings:
         """`pressure_pa`, invalid with its reason when the controller says so. Raises `DeviceFailed`."""
-        if not self._entered:
-            raise DeviceFailed(f"{self._name} is not connected; enter it first (async with)")
+        require_entered(self._name, entered=self._entered)
         return await self._look()
 
     async def probe(self) -> Probe:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from acquisition.clock import Clock
-from acquisition.devices import HeaterStatus, Limits, Reading, Readings
+from acquisition.devices import HeaterStatus, Limits, Reading, Readings, require_entered
 from acquisition.errors import DeviceFailed, RequestRefused
 from hardware_drivers.connection import Connection, Step
 from hardware_drivers.probing import Probe, refuse_entered
@@ -255,8 +255,7 @@ class OsTechLaserHeater:
         return f"{self.name} at {self._connection.address}"
 
     def _require_entered(self) -> None:
-        if not self._entered:
-            raise DeviceFailed(f"{self.name} is not connected; enter it first (async with)")
+        require_entered(self.name, entered=self._entered)
 
     def _reading(self, value: float, reason: str = "") -> Reading:
         return Reading(float(value), not reason, self._clock.now(), reason)

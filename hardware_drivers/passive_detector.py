@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acquisition.clock import Clock, Instant
-from acquisition.devices import Limits, Reading, ScanRequest
-from acquisition.errors import DeviceFailed, RequestRefused
+from acquisition.devices import Limits, Reading, ScanRequest, require_entered
+from acquisition.errors import RequestRefused
 from acquisition.frames import Exposure
 from acquisition.instrument import Instrument
 from acquisition.stamping import optics_of
@@ -152,8 +152,7 @@ class PassiveDetector(ABC):
             self._unsaid += 1
 
     def _require_connection(self) -> None:
-        if not self._connected:
-            raise DeviceFailed(f"{self._name} is not connected; enter it first (async with)")
+        require_entered(self._name, entered=self._connected)
 
     def _reading(self, value: float, reason: str = "") -> Reading:
         return Reading(float(value), not reason, self._clock.now(), reason)

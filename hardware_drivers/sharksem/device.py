@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from acquisition.clock import Clock, SystemClock
-from acquisition.devices import Reading, Readings
+from acquisition.devices import Reading, Readings, require_entered
 from acquisition.errors import DeviceFailed
 from hardware_drivers.probing import Probe
 from hardware_drivers.sharksem.client import SharkSemSession
@@ -87,8 +87,7 @@ class SharkSemDevice:
         return self._entered_at is not None
 
     def _require_entered(self) -> None:
-        if not self._entered:
-            raise DeviceFailed(f"{self.name} is not connected; enter it first (async with)")
+        require_entered(self.name, entered=self._entered)
         if self._entered_at != self._session.connects:
             raise DeviceFailed(f"{self.name}: its connection was lost and built anew; enter it again (async with)")
 

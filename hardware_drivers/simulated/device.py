@@ -5,8 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from acquisition.devices import Reading
-from acquisition.errors import DeviceFailed
+from acquisition.devices import Reading, require_entered
 from hardware_drivers.simulated.world import World
 
 
@@ -38,8 +37,7 @@ class SimulatedDevice:
         """Bring the device to its safe state; most have nothing to do."""
 
     def _require_connection(self) -> None:
-        if not self._connected:
-            raise DeviceFailed(f"{self._name} is not connected; enter it first (async with)")
+        require_entered(self._name, entered=self._connected)
 
     def _reading(self, value: float, reason: str = "") -> Reading:
         """A sample taken now, invalid if there is a reason."""
