@@ -6,17 +6,18 @@ import asyncio
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
 from acquisition.clock import Clock
 from acquisition.devices import Limits, Reading, Readings, StagePosition, require_entered
 from acquisition.errors import BadInput, DeviceFailed, RequestRefused
-from hardware_drivers.connection import Connection, Step
+from hardware_drivers.gcs2_controller import STOP, Gcs2Controller, PiAxis
 from hardware_drivers.probing import Probe, refuse_entered
 
 log = logging.getLogger(__name__)
+
+__all__ = ["Gcs2Stage", "PiAxis"]
 
 QUANTITIES = ("x_m", "y_m", "z_m")
 # No stage in a microscope stands further out than this; what tells more is misread.
@@ -27,32 +28,6 @@ POLL_S = 0.05
 SETTLING_S = 2.0
 STANDSTILL_POLLS = 40
 LONGEST_MOVE_S = 600.0
-# #24 acts even while the controller is busy; STP serves those that lack it. Both leave error 10 behind.
-STOP = b"\x18STP\n"
-MOTION_STATUS, END = b"\x05", b"\n"
-NO_ERROR, STOPPED = 0, 10
-ERRORS = {
-    1: "parameter syntax error",
-    5: "move of an axis that is not referenced or whose servo is off",
-    7: "position out of the controller's limits",
-    STOPPED: "stopped by command",
-    15: "invalid axis identifier",
-    51: "axis is under joystick control",
-    83: "joystick is active",
-    91: "collision",
-    333: "hardware error",
-    500: "emergency stop button is pressed",
-    504: "following error: the axis did not follow its motion",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class PiAxis:
-    """PI's name of an axis, its limits in metres, and its unit: 1000 for millimetres, 1e6 for micrometres."""
-
-    name: str
-    limits: Limits
-    units_per_m: float = 1e3
 
 
 class Gcs2Stage:
@@ -76,8 +51,8 @@ class Gcs2Stage:
         if not axes or not set(axes) <= {"x", "y", "z"}:
             raise BadInput(f"{name} has axes {', '.join(axes) or 'none'}; a stage has some of x, y and z")
         self._name = name
-        self._connection = Connection(address, baud=baud, timeout_s=timeout_s)
         self._axes = {f"{coordinate}_m": axis for coordinate, axis in axes.items()}
+        self._controller = Gcs2Controller(name, address, self._axes, baud=baud, timeout_s=timeout_s)
         fixed = Limits(0.0, 0.0, f"{name} has no such axis")
         self._limits = dict.fromkeys(QUANTITIES, fixed) | {at: axis.limits for at, axis in self._axes.items()}
         self._clock = clock
@@ -92,16 +67,16 @@ class Gcs2Stage:
         return self._name
 
     async def __aenter__(self) -> Self:
-        await self._connection.open(STOP)
+        await self._controller.open(STOP)
         try:
-            await self._identify()
+            self.identification = await self._controller.identify()
             await self._halt()
-            await self._ask_flags("FRF?")
+            await self._controller.ask_flags("FRF?")
         except BaseException:
-            await self._connection.close()
+            await self._controller.close()
             raise
         self._entered = True
-        log.info("%s is %s at %s", self._name, self.identification, self._connection.address)
+        log.info("%s is %s at %s", self._name, self.identification, self._controller.address)
         return self
 
     async def __aexit__(
@@ -114,7 +89,7 @@ class Gcs2Stage:
             else:
                 await self._abandon()
         finally:
-            await self._connection.close()
+            await self._controller.close()
 
     async def move(self, target: StagePosition) -> StagePosition:
         """Move all axes and verify. A move that `stop` ends early returns where it ended.
@@ -133,7 +108,7 @@ class Gcs2Stage:
             await self._prepare()
             if not self._stopped:
                 words = [_target(axis, getattr(target, quantity)) for quantity, axis in self._axes.items()]
-                await self._command(f"MOV {' '.join(words)}")
+                await self._controller.command(f"MOV {' '.join(words)}")
             return await self._arrive(target)
         except (asyncio.CancelledError, DeviceFailed):
             if self._entered:  # otherwise leaving stops it
@@ -156,22 +131,16 @@ class Gcs2Stage:
         """See `hardware_drivers.probing`. Axes go on moving, and an error stays to be read."""
         refuse_entered(self._name, entered=self._entered)
         try:
-            await self._connection.open()
-            await self._identify()
+            await self._controller.open()
+            self.identification = await self._controller.identify()
             return Probe(self.identification, await self._look())
         finally:
-            await self._connection.close()
-
-    async def _identify(self) -> None:
-        (told,) = await self._connection.converse(Step(b"*IDN?\n", END))
-        self.identification = told.decode("ascii", "replace").strip()
-        if "Physik Instrumente" not in self.identification:
-            raise self._nonsense("*IDN?", told)
+            await self._controller.close()
 
     async def _look(self) -> Readings:
-        referenced = await self._ask_flags("FRF?")
+        referenced = await self._controller.ask_flags("FRF?")
         told_m = await self._positions_m()
-        moving = await self._in_motion() or self._moving
+        moving = await self._controller.in_motion() or self._moving
         now = self._clock.now()
         readings = {"moving": Reading(float(moving), True, now)}
         for quantity, value_m in told_m.items():
@@ -183,23 +152,23 @@ class Gcs2Stage:
 
     async def _prepare(self) -> None:
         """Refuse unreferenced axes; switch servos on that are off; read away an error left from before."""
-        for quantity, referenced in (await self._ask_flags("FRF?")).items():
+        for quantity, referenced in (await self._controller.ask_flags("FRF?")).items():
             if not referenced:
                 raise RequestRefused(
                     f"{self._name} {quantity}: axis {self._axes[quantity].name} is not referenced and was not moved; "
                     "reference it with the maker's program first"
                 )
-        await self._forget_error(b"")
-        for quantity, servo in (await self._ask_flags("SVO?")).items():
+        await self._controller.forget_error(b"")
+        for quantity, servo in (await self._controller.ask_flags("SVO?")).items():
             if not servo:
-                await self._command(f"SVO {self._axes[quantity].name} 1")
+                await self._controller.command(f"SVO {self._axes[quantity].name} 1")
 
     async def _arrive(self, target: StagePosition) -> StagePosition:
         began = self._clock.now()
         still_since = began
         while True:
-            moving = await self._in_motion()
-            on_target = all((await self._ask_flags("ONT?")).values())
+            moving = await self._controller.in_motion()
+            on_target = all((await self._controller.ask_flags("ONT?")).values())
             stands_m = await self._positions_m()
             reached = StagePosition(**stands_m)
             miss_m = max(abs(stands_m[quantity] - getattr(target, quantity)) for quantity in QUANTITIES)
@@ -218,9 +187,9 @@ class Gcs2Stage:
 
     async def _halt(self) -> None:
         """What counts is the standstill, not what the controller says of the command."""
-        await self._forget_error(STOP)
+        await self._controller.forget_error(STOP)
         for _ in range(STANDSTILL_POLLS):
-            if not await self._in_motion():
+            if not await self._controller.in_motion():
                 return
             await asyncio.sleep(POLL_S)
         raise DeviceFailed(f"{self._name} still moves after it was stopped: use its emergency stop")
@@ -228,70 +197,17 @@ class Gcs2Stage:
     async def _abandon(self) -> None:
         """Stop after another failure, which is the one to tell; on a fresh port when the old one broke."""
         try:
-            if not self._connection.in_step:
-                await self._connection.open(STOP)
+            if not self._controller.in_step:
+                await self._controller.open(STOP)
             await self._halt()
         except DeviceFailed as failure:
             log.critical("%s may still move, use its emergency stop: %s", self._name, failure)
 
-    async def _command(self, command: str) -> None:
-        """Send what has no answer of its own, and ask at once whether it was accepted."""
-        error = await self._error(f"{command}\n".encode())
-        if error != NO_ERROR:
-            raise DeviceFailed(f"{self._name} refused {command}: {_meaning(error)}")
-
-    async def _forget_error(self, command: bytes) -> None:
-        error = await self._error(command)
-        if error not in (NO_ERROR, STOPPED):
-            log.warning("%s had %s", self._name, _meaning(error))
-
-    async def _error(self, command: bytes) -> int:
-        """Send `command` and read the controller's error, which clears it."""
-        (told,) = await self._connection.converse(Step(command + b"ERR?\n", END))
-        try:
-            return int(told)
-        except ValueError:
-            raise self._nonsense("ERR?", told) from None
-
-    async def _in_motion(self) -> bool:
-        """The answer to #5 is hexadecimal with a bit per axis."""
-        (told,) = await self._connection.converse(Step(MOTION_STATUS, END))
-        try:
-            return int(told.strip(), 16) != 0
-        except ValueError:
-            raise self._nonsense("#5", told) from None
-
     async def _positions_m(self) -> dict[str, float]:
-        told = await self._ask_axes("POS?")
-        stands_m = {quantity: told[quantity] / axis.units_per_m for quantity, axis in self._axes.items()}
-        return dict.fromkeys(QUANTITIES, 0.0) | stands_m
-
-    async def _ask_flags(self, question: str) -> dict[str, bool]:
-        told = await self._ask_axes(question)
-        if not set(told.values()) <= {0.0, 1.0}:
-            raise self._nonsense(question, repr(told).encode())
-        return {quantity: value == 1.0 for quantity, value in told.items()}
-
-    async def _ask_axes(self, question: str) -> dict[str, float]:
-        """The answer of every axis by its coordinate, e.g. `POS? 1` -> `1=25.3`. Raises `DeviceFailed`."""
-        steps = [Step(f"{question} {axis.name}\n".encode(), END) for axis in self._axes.values()]
-        answers = {}
-        for (quantity, axis), told in zip(self._axes.items(), await self._connection.converse(*steps), strict=True):
-            name, _, value = told.decode("ascii", "replace").partition("=")
-            number = _number(value)
-            if name.strip() != axis.name or not math.isfinite(number):
-                raise self._nonsense(f"{question} {axis.name}", told)
-            answers[quantity] = number
-        return answers
+        return dict.fromkeys(QUANTITIES, 0.0) | await self._controller.positions_m()
 
     def _require_connection(self) -> None:
         require_entered(self._name, entered=self._entered)
-
-    def _nonsense(self, asked: str, came: bytes) -> DeviceFailed:
-        return DeviceFailed(
-            f"{self._name} at {self._connection.address} answered {came!r} to {asked}: check baud rate, axis names, "
-            "and that a controller with GCS 2.0 is on this line"
-        )
 
 
 def _shown(position: StagePosition) -> str:
@@ -302,14 +218,3 @@ def _target(axis: PiAxis, position_m: float) -> str:
     """To a millionth of the axis's unit, and never as a power of ten, which not every controller reads."""
     number = f"{position_m * axis.units_per_m:.6f}".rstrip("0").rstrip(".")
     return f"{axis.name} {'0' if number == '-0' else number}"
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def _meaning(error: int) -> str:
-    return f"error {error}, {ERRORS.get(error, 'see the manual of the controller')}"

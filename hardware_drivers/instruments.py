@@ -65,16 +65,19 @@ class _Entry(BaseModel):
 
 
 class SharkSemDetectorEntry(_Entry):
-    """A TESCAN microscope; `address` is host and control port."""
+    """A TESCAN microscope; `address` is host and control port, `byte_order` that of its pixels of 16 bits."""
 
     kind: Literal["sharksem"]
     address: Address = "127.0.0.1:8300"
+    byte_order: Literal["little", "big"] = "little"
 
     def build(self, means: Means) -> SegmentedDetector:
         from hardware_drivers.sharksem import SharkSemDetector
 
         session = means.sharksem(self.address)
-        return SharkSemDetector("detector", session, means.instrument, SCAN_PX, clock=means.clock)
+        return SharkSemDetector(
+            "detector", session, means.instrument, SCAN_PX, clock=means.clock, byte_order=self.byte_order
+        )
 
 
 class TiffFolderEntry(_Entry):

@@ -21,7 +21,9 @@ from hardware_drivers.probing import Probe, refuse_entered
 log = logging.getLogger(__name__)
 
 LONGEST_LINE = 14
-ANSWERS_WITHIN_S = 0.4
+ANSWERS_WITHIN_S = 0.9
+"""For a busy computer; a reading is lost after 2 s in any case. The safe state does not wait for it: the first bytes of
+each try stop the laser, whether it answers or not."""
 RESOLUTION_MA = 0.1
 MEASURING_ERROR = 0.05
 
@@ -61,6 +63,8 @@ class OsTechLaserHeater:
 
     The first bytes on each fresh port stop the laser. `arm`, `set_current` and `off` never overlap, so that no start
     can follow a stop that was asked for later. Each answer is taken only after the echo of its own question.
+    It holds a current and no power: the maker's list of commands has no target for the light, only a photocurrent to
+    read (`LPCA`).
 
     The instrument has no communication watchdog that is known: when this program, its computer or the cable dies, the
     laser stays as it was last told. Only a relay in its interlock loop that needs this program's heartbeat, or a

@@ -18,6 +18,7 @@ from acquisition.errors import RequestRefused
 from acquisition.frames import Exposure
 from acquisition.instrument import Instrument
 from acquisition.stamping import optics_of
+from hardware_drivers.scanning import require_frames_possible, require_set_up_possible
 
 FULL_SCALE = np.iinfo(np.uint16).max
 MOST_TOLD = 100
@@ -73,13 +74,10 @@ class PassiveDetector(ABC):
         await self._disconnect()
 
     async def configure(self, scan: ScanRequest) -> Instrument:
-        """What is expected of the next scans. Raises `RequestRefused` while scanning, `LimitExceeded` for the size,
-        `BadInput` for pixel or dwell."""
+        """What is expected of the next scans. Raises `RequestRefused` while scanning, `LimitExceeded` for size or
+        pixel size, `BadInput` for dwell."""
         self._require_connection()
-        if self._scanning:
-            raise RequestRefused(f"{self.name} is scanning; stop it before configuring", permitted=("stop",))
-        self._size_limits.check(scan.width_px, f"{self.name} width_px")
-        self._size_limits.check(scan.height_px, f"{self.name} height_px")
+        require_set_up_possible(self.name, scan, self._size_limits, scanning=self._scanning)
         self._instrument = self._instrument.with_scan(pixel_size_m=scan.pixel_size_m, dwell_time_s=scan.dwell_time_s)
         self._size_px = (scan.height_px, scan.width_px)
         return self._instrument
@@ -97,9 +95,7 @@ class PassiveDetector(ABC):
     async def exposures(self, count: int | None) -> AsyncIterator[Exposure]:
         """Raises `RequestRefused` unless armed, or while another iterator scans."""
         self._require_connection()
-        if not self._armed or self._scanning:
-            state = "is scanning already" if self._scanning else "is not armed"
-            raise RequestRefused(f"{self.name} {state}", permitted=("stop",) if self._scanning else ("arm",))
+        require_frames_possible(self.name, armed=self._armed, scanning=self._scanning)
         self._scanning = True
         try:
             left = count

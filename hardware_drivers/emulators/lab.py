@@ -40,6 +40,8 @@ class EmulatedLab:
         for address in _sharksem_addresses(instruments):
             host, port = _host_and_port(address)
             self.microscope = SharkSemEmulator(world, host, port)
+            if isinstance(instruments.detector, SharkSemDetectorEntry):
+                self.microscope.byte_order = instruments.detector.byte_order
         for roles, address, instrument in _instruments(world, instruments):
             host, port = _host_and_port(address)
             line = Line(instrument, host=host, port=port)

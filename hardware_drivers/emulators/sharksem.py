@@ -18,6 +18,7 @@ from hardware_drivers.sharksem.message import (
     HEADER_BYTES,
     MOST_REPLY_BYTES,
     Body,
+    ByteOrder,
     Chunk,
     Flags,
     Header,
@@ -62,6 +63,7 @@ class SharkSemEmulator:
         patience_s: float = PATIENCE_S,
         slow_s: float = SLOW_S,
     ) -> None:
+        self.byte_order: ByteOrder = "little"
         self.microscope = Microscope(world, version, self._send_chunk)
         self.received: deque[str] = deque(maxlen=10_000)
         """The latest commands, oldest first."""
@@ -170,7 +172,7 @@ class SharkSemEmulator:
             await reader.read()
 
     async def _send_chunk(self, chunk: Chunk) -> None:
-        body = chunk.encode()
+        body = (chunk if self.byte_order == "little" else chunk.swapped()).encode()
         message = encode_message("ScData", body, 0)
         for client in list(self._clients):
             if client.data is None:

@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from acquisition.errors import DeviceFailed, RequestRefused
 from acquisition.frames import Exposure
 from acquisition.instrument import Instrument
 from acquisition.stamping import optics_of
+from hardware_drivers.scanning import require_frames_possible, require_set_up_possible
 from hardware_drivers.sharksem.client import SharkSemSession
 from hardware_drivers.sharksem.column import (
     BEAM_OFF,
@@ -29,7 +30,7 @@ from hardware_drivers.sharksem.column import (
     set_view_field,
 )
 from hardware_drivers.sharksem.device import SharkSemDevice
-from hardware_drivers.sharksem.message import Body
+from hardware_drivers.sharksem.message import Body, ByteOrder
 from hardware_drivers.sharksem.scan import FrameLost, ScanAssembly
 from hardware_drivers.sharksem.segments import SEGMENT_PATTERN, ask_segments, select_segments
 
@@ -51,7 +52,8 @@ class SharkSemDetector(SharkSemDevice):
     and height in pixels. Every exposure is a scan of its own with its own number, so that pixels of two frames are
     never mixed and a lost connection ends the scan. A frame with a gap is not given: it is counted in the reading
     `frames_lost`, told in the log, and scanned again; five in a row are a `DeviceFailed`. Pixel size is the view field
-    over the width; voltage (less the specimen's bias), current and working distance are the column's.
+    over the width; voltage (less the specimen's bias), current and working distance are the column's. `byte_order` of
+    the 16-bit pixels is stated nowhere: low byte first is assumed as in all else, and told at the start.
     Source: hardware.md, SharkSEM.
     """
 
@@ -63,8 +65,11 @@ class SharkSemDetector(SharkSemDevice):
         size_limits: Limits,
         pattern: str = SEGMENT_PATTERN,
         clock: Clock | None = None,
+        byte_order: ByteOrder = "little",
     ) -> None:
         super().__init__(name, session, clock)
+        self._byte_order = byte_order
+        self._news: list[str] = []
         self._instrument = instrument
         self._size_limits = size_limits
         self._pattern = re.compile(pattern)
@@ -81,17 +86,19 @@ class SharkSemDetector(SharkSemDevice):
         """Frames that had a gap, since the start."""
         return self._frames_lost
 
+    def told(self) -> Sequence[str]:
+        """See `acquisition.devices.Telling`."""
+        news, self._news = self._news, []
+        return news
+
     async def configure(self, scan: ScanRequest) -> Instrument:
         """Set the view field, and read the column. A pixel size that the optics cannot give becomes the nearest.
 
-        Raises `RequestRefused` while scanning or without a beam, `LimitExceeded` for size and dwell time, `BadInput`
-        for the pixel size (nothing is sent then), and `DeviceFailed`.
+        Raises `RequestRefused` while scanning or without a beam, `LimitExceeded` for size, pixel size and dwell
+        time (nothing is sent then), and `DeviceFailed`.
         """
         self._require_entered()
-        if self._scanning:
-            raise RequestRefused(f"{self.name} is scanning; stop it before configuring", permitted=("stop",))
-        self._size_limits.check(scan.width_px, f"{self.name} width_px")
-        self._size_limits.check(scan.height_px, f"{self.name} height_px")
+        require_set_up_possible(self.name, scan, self._size_limits, scanning=self._scanning)
         dwell_time_s = self._instrument.beam.dwell_time_s if scan.dwell_time_s is None else scan.dwell_time_s
         DWELL_TIME_S.check(dwell_time_s, f"{self.name} dwell_time_s")
         whole_ns_s = round(1e9 * dwell_time_s) / 1e9
@@ -128,9 +135,7 @@ class SharkSemDetector(SharkSemDevice):
         """Raises `RequestRefused` unless armed, or while another iterator scans; `DeviceFailed` when the scan is
         refused, no data come, five frames in a row are lost, the beam goes, or infrared protection comes."""
         self._require_entered()
-        if not self._armed or self._scanning:
-            state = "is scanning already" if self._scanning else "is not armed"
-            raise RequestRefused(f"{self.name} {state}", permitted=("stop",) if self._scanning else ("arm",))
+        require_frames_possible(self.name, armed=self._armed, scanning=self._scanning)
         self._scanning = True
         try:
             left, lost_in_a_row = count, 0
@@ -182,6 +187,11 @@ class SharkSemDetector(SharkSemDevice):
         """Raises `DeviceFailed` also when a segment of the instrument file is not among the microscope's detectors."""
         await self._session.order("ScStopScan")
         await self._check()
+        first, other = ("low", "big") if self._byte_order == "little" else ("high", "little")
+        self._news = [
+            f"pixels of 16 bits are read {first} byte first, which no manual states; should images look like noise, "
+            f'try byte_order = "{other}" in [instruments.detector]'
+        ]
 
     async def _check(self) -> None:
         names = [segment.name for segment in self._instrument.detector.segments]
@@ -211,7 +221,9 @@ class SharkSemDetector(SharkSemDevice):
         """One scan, stopped in any case. Raises `FrameLost` for a gap or a stop, `TimeoutError` for silence."""
         self._require_entered()
         frame = next(self._frame_numbers)
-        self._assembly = assembly = ScanAssembly(frame, len(self._detectors), self._height_px, self._width_px)
+        self._assembly = assembly = ScanAssembly(
+            frame, len(self._detectors), self._height_px, self._width_px, self._byte_order
+        )
         start = self._clock.now()
         try:
             with self._session.listening(assembly):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntFlag
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ _SIGNED = struct.Struct("<i")
 _LONGEST_NUMBER = 64
 _PIXELS = {8: "u1", 16: "<u2"}
 
+ByteOrder = Literal["little", "big"]
+"""Of a pixel of 16 bits; all else of the protocol is little-endian."""
 Argument = int | float | str | bytes | Sequence[int]
 
 
@@ -144,7 +146,10 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive pixels of one channel of one frame. `pixels`: (N,) uint16, or uint8 from a channel of 8 bits."""
+    """Consecutive pixels of one channel of one frame. `pixels`: (N,) uint16, or uint8 from a channel of 8 bits.
+
+    Those of 16 bits are read with their low byte first; `swapped` is for whoever knows better.
+    """
 
     frame: int
     channel: int
@@ -156,6 +161,10 @@ class Chunk:
         bits = 8 * self.pixels.itemsize
         data = self.pixels.astype(_PIXELS[bits], copy=False).tobytes()
         return encode_body(self.frame, self.channel, self.first_pixel, bits, data)
+
+    def swapped(self) -> Chunk:
+        """The same with the two bytes of each pixel exchanged."""
+        return replace(self, pixels=self.pixels.byteswap())
 
     @classmethod
     def decode(cls, body: bytes) -> Self:

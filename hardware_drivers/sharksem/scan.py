@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acquisition.errors import DeviceFailed, MessageRejected
-from hardware_drivers.sharksem.message import Chunk
+from hardware_drivers.sharksem.message import ByteOrder, Chunk
 
 
 class FrameLost(Exception):
@@ -22,9 +22,12 @@ class ScanAssembly:
     expected next leaves a gap, and the frame is lost at once.
     """
 
-    def __init__(self, frame: int, channels: int, height_px: int, width_px: int) -> None:
+    def __init__(
+        self, frame: int, channels: int, height_px: int, width_px: int, byte_order: ByteOrder = "little"
+    ) -> None:
         self.images: NDArray[np.uint16] = np.zeros((channels, height_px, width_px), np.uint16)
         self._frame = frame
+        self._swapped = byte_order == "big"
         self._flat = self.images.reshape(channels, -1)
         self._filled = [0] * channels
         self._heard = asyncio.Event()
@@ -47,7 +50,7 @@ class ScanAssembly:
             gap = f"pixels {filled} to {chunk.first_pixel - 1} of channel {chunk.channel} never came"
             self._error = self._error or FrameLost(gap)
             return
-        self._flat[chunk.channel, chunk.first_pixel : end] = chunk.pixels
+        self._flat[chunk.channel, chunk.first_pixel : end] = (chunk.swapped() if self._swapped else chunk).pixels
         self._filled[chunk.channel] = max(filled, end)
 
     def fail(self, error: DeviceFailed | FrameLost) -> None:

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from acquisition.clock import Instant
 from acquisition.devices import Limits, Readings, ScanRequest
-from acquisition.errors import RequestRefused
 from acquisition.frames import Exposure
 from acquisition.instrument import Instrument
 from acquisition.stamping import optics_of
+from hardware_drivers.scanning import require_frames_possible, require_set_up_possible
 from hardware_drivers.simulated.charging import charged
 from hardware_drivers.simulated.device import SimulatedDevice
 from hardware_drivers.simulated.truth import INSIDE, MARGIN_PX, Truth
 from hardware_drivers.simulated.world import World
-from inference.forward_model import render
+from inference import forward_model
 
 LINE_FLYBACK_S = 50e-6
 WAIT_SLICE_S = 0.1
@@ -65,12 +65,9 @@ class SimulatedDetector(SimulatedDevice):
         return frame_time_s(self._instrument, (self._width_px, self._height_px))
 
     async def configure(self, scan: ScanRequest) -> Instrument:
-        """Raises `RequestRefused` while scanning, `LimitExceeded` for the size, `BadInput` for pixel or dwell."""
+        """Raises `RequestRefused` while scanning, `LimitExceeded` for size or pixel size, `BadInput` for dwell."""
         self._require_connection()
-        if self._scanning:
-            raise RequestRefused(f"{self.name} is scanning; stop it before configuring", permitted=("stop",))
-        self._size_limits.check(scan.width_px, f"{self.name} width_px")
-        self._size_limits.check(scan.height_px, f"{self.name} height_px")
+        require_set_up_possible(self.name, scan, self._size_limits, scanning=self._scanning)
         self._instrument = self._instrument.with_scan(pixel_size_m=scan.pixel_size_m, dwell_time_s=scan.dwell_time_s)
         self._width_px, self._height_px = scan.width_px, scan.height_px
         return self._instrument
@@ -82,9 +79,7 @@ class SimulatedDetector(SimulatedDevice):
     async def exposures(self, count: int | None) -> AsyncIterator[Exposure]:
         """Raises `RequestRefused` unless armed, or while another iterator scans."""
         self._require_connection()
-        if not self._armed or self._scanning:
-            state = "is scanning already" if self._scanning else "is not armed"
-            raise RequestRefused(f"{self.name} {state}", permitted=("stop",) if self._scanning else ("arm",))
+        require_frames_possible(self.name, armed=self._armed, scanning=self._scanning)
         self._scanning = True
         try:
             left = count
@@ -179,7 +174,7 @@ def _rendered(truth: Truth, rng: np.random.Generator) -> NDArray[np.uint16]:
     """Images (S, H, W) of the frame inside its margin."""
     instrument, brightness = _paced(truth.instrument, truth.surface_m.shape[0])
     relative_yield = np.full(truth.surface_m.shape, truth.brightness * brightness, np.float32)
-    images = render(
+    images = forward_model.render(
         truth.surface_m, instrument, rng, truth.dose, None if (relative_yield == 1).all() else relative_yield
     )
     return np.ascontiguousarray(images[INSIDE])

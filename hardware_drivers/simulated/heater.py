@@ -5,18 +5,16 @@ from __future__ import annotations
 from acquisition.devices import HeaterStatus, Limits, Readings
 from acquisition.errors import RequestRefused
 from hardware_drivers.simulated.device import SimulatedDevice
-from hardware_drivers.simulated.world import LASER_SLOPE_W_PER_A, LASER_THRESHOLD_A, World
+from hardware_drivers.simulated.world import World
 
 
 class SimulatedLaserHeater(SimulatedDevice):
-    """`current_limits` in amperes; the power may be what a new diode gives within them. The status is the world's,
-    never what was last sent."""
+    """`current_limits` in amperes, `power_limits` in watts. The status is the world's, never what was last sent."""
 
-    def __init__(self, name: str, world: World, current_limits: Limits) -> None:
+    def __init__(self, name: str, world: World, current_limits: Limits, power_limits: Limits) -> None:
         super().__init__(name, world)
         self._current_limits = current_limits
-        most_w = LASER_SLOPE_W_PER_A * max(current_limits.high - LASER_THRESHOLD_A, 0.0)
-        self._power_limits = Limits(0.0, most_w, current_limits.setting)
+        self._power_limits = power_limits
 
     async def arm(self) -> None:
         """Allow emission. Raises `RequestRefused` while the interlock is open."""

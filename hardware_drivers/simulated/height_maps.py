@@ -15,7 +15,6 @@ from acquisition.errors import BadInput
 
 Floats = NDArray[np.float64]
 
-MAP_SUFFIXES = (".npz", ".tif", ".tiff", ".gsf")
 SPIKE_DEVIATIONS = 6.0
 
 

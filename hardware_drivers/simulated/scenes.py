@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from acquisition.errors import BadInput
-from hardware_drivers.simulated.height_maps import MAP_SUFFIXES, HeightMap
+from hardware_drivers.simulated.staircases import (
+    CRYSTAL_ROTATION_DEG,
+    around,
+    crystal_axes,
+    jittered_lattice,
+    meandering,
+    square_polar,
+    stairs,
+    step_train,
+)
 
 Floats = NDArray[np.float64]
-Real = TypeVar("Real", np.float32, np.float64)
 
-CRYSTAL_ROTATION_DEG = 12.0
+MAP_SUFFIXES = (".npz", ".tif", ".tiff", ".gsf")
 
 
 class Scene(Protocol):
@@ -49,6 +57,9 @@ def find_scene(name: str, seed: int) -> Scene:
     if name in _SCENES:
         return _SCENES[name](seed)
     if Path(name).suffix.lower() in MAP_SUFFIXES:
+        # With SciPy, for which a lab of any other scene need not wait at its start.
+        from hardware_drivers.simulated.height_maps import HeightMap
+
         return HeightMap(Path(name))
     nearest = difflib.get_close_matches(name, _SCENES, n=1, cutoff=0.0)[0]
     raise BadInput(
@@ -98,6 +109,7 @@ class CuprousOxideSpirals:
     step_m = 24e-9
     terrace_m = 240e-9
     cell_m = 2.0e-6
+    spirals_after_m = 0.0
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -107,10 +119,10 @@ class CuprousOxideSpirals:
         whole_turns = math.floor(turns)
         surface = np.full((len(y_m), len(x_m)), -np.inf, np.float32)
         for centre_x, centre_y, rise, sense in self._mounds_that_show(x_m, y_m):
-            u, v = _crystal_axes(x_m - centre_x, y_m - centre_y)
-            r, turn = _square_polar(u, sense * v)
+            u, v = crystal_axes(x_m - centre_x, y_m - centre_y)
+            r, turn = square_polar(u, sense * v)
             phase = turn - r / self.terrace_m + (turns - whole_turns)
-            mound = _stairs(phase, self.step_m / self.terrace_m) - turn + rise
+            mound = stairs(phase, self.step_m / self.terrace_m) - turn + rise
             np.maximum(surface, mound, out=surface)
         return self.step_m * (surface.astype(np.float64) + whole_turns)
 
@@ -122,7 +134,7 @@ class CuprousOxideSpirals:
         middle_x, middle_y = 0.5 * (x_m[0] + x_m[-1]), 0.5 * (y_m[0] + y_m[-1])
         half_diagonal = 0.5 * math.hypot(x_m[-1] - x_m[0], y_m[-1] - y_m[0])
         mounds = []
-        for rng, x, y in _jittered_lattice(x_m, y_m, self.cell_m, self._seed):
+        for rng, x, y in jittered_lattice(x_m, y_m, self.cell_m, self._seed):
             rise, sense = 2.0 * rng.random(), float(rng.choice((-1.0, 1.0)))
             distance = math.hypot(x - middle_x, y - middle_y)
             highest = rise + 1 - max(distance - half_diagonal, 0.0) / math.sqrt(2) / self.terrace_m
@@ -147,8 +159,8 @@ class StepBunches:
         self._phases = rng.uniform(0, 2 * math.pi, 4)
 
     def heights_m(self, x_m: Floats, y_m: Floats, growth_m: float) -> Floats:
-        return _step_train(
-            _meandering(x_m, y_m, self.direction_deg, self._lengths_m, self._phases),
+        return step_train(
+            meandering(x_m, y_m, self.direction_deg, self._lengths_m, self._phases),
             growth_m,
             self.bunch_m,
             self.terrace_m,
@@ -168,8 +180,8 @@ class CrossedSteps(StepBunches):
     second_terrace_m = 200e-9
 
     def heights_m(self, x_m: Floats, y_m: Floats, growth_m: float) -> Floats:
-        second = _meandering(x_m, y_m, self.direction_deg + 75.0, self._lengths_m[::-1], self._phases)
-        return super().heights_m(x_m, y_m, growth_m) + _step_train(
+        second = meandering(x_m, y_m, self.direction_deg + 75.0, self._lengths_m[::-1], self._phases)
+        return super().heights_m(x_m, y_m, growth_m) + step_train(
             second, 0.6 * growth_m, self.second_bunch_m, self.second_terrace_m, self.flank_slope
         )
 
@@ -190,13 +202,13 @@ class OxideIslands:
     def heights_m(self, x_m: Floats, y_m: Floats, growth_m: float) -> Floats:
         ground = self._ground.heights_m(x_m, y_m, 0.0)
         cover = np.zeros_like(ground)
-        for rng, x, y in _jittered_lattice(x_m, y_m, self.cell_m, self._seed):
+        for rng, x, y in jittered_lattice(x_m, y_m, self.cell_m, self._seed):
             delay_m, thickness_m = rng.uniform(-1, 1) * self.nucleation_spread_m, rng.uniform(30e-9, 70e-9)
             half_width = self._half_width_m(growth_m, delay_m)
-            columns, rows = _around(x_m, x, 1.5 * half_width), _around(y_m, y, 1.5 * half_width)
+            columns, rows = around(x_m, x, 1.5 * half_width), around(y_m, y, 1.5 * half_width)
             if half_width <= 0 or columns.start == columns.stop or rows.start == rows.stop:
                 continue
-            u, v = _crystal_axes(x_m[columns] - x, y_m[rows] - y)
+            u, v = crystal_axes(x_m[columns] - x, y_m[rows] - y)
             island = np.clip(half_width - np.maximum(np.abs(u), np.abs(v)), 0.0, thickness_m)
             np.maximum(cover[rows, columns], island, out=cover[rows, columns])
         return ground + cover
@@ -210,70 +222,67 @@ class OxideIslands:
         return min(max(self.first_half_width_m + growth_m - delay_m, 0.0), 0.6 * self.cell_m)
 
 
+class FirstSpirals:
+    """Growth spirals of Cu2O that break through stepped copper one after another, once free steps went some 300 nm."""
+
+    pixel_size_m = None
+    buried_m = 60e-9
+    spirals_after_m = 300e-9
+
+    def __init__(self, seed: int) -> None:
+        self._spirals = CuprousOxideSpirals(seed)
+        self._ground = StepBunches(seed)
+        self._ground.bunch_m = 6e-9
+
+    def heights_m(self, x_m: Floats, y_m: Floats, growth_m: float) -> Floats:
+        spirals = self._spirals.heights_m(x_m, y_m, growth_m) - self.buried_m
+        return np.maximum(self._ground.heights_m(x_m, y_m, 0.0), spirals)
+
+    def oxide_fraction(self, growth_m: float) -> float:
+        return 0.0 if growth_m < self.spirals_after_m else 1.0
+
+
+class CuprousOxideCrystal(CuprousOxideSpirals):
+    """One Cu2O crystal: a square spiral on its {100} top, a {110} side of some 110 nm, and below that another {100}
+    facet on which two trains of straight steps cross, of sides of a square and of an octagon: at 135 degrees.
+
+    All rise alike, so that the side, which no step feeds, stays where it is.
+    """
+
+    spiral_at_m = (-0.5e-6, 0.1e-6)
+    side_at_m = 0.4e-6
+    side_top_m = -80e-9
+    side_height_m = 110e-9
+    train_step_m = 20e-9
+    train_terrace_m = 400e-9
+
+    def heights_m(self, x_m: Floats, y_m: Floats, growth_m: float) -> Floats:
+        u, v = (axis.astype(np.float64) for axis in crystal_axes(x_m, y_m))
+        beyond = u - self.side_at_m
+        below = np.maximum(beyond, 0.0)
+        trains = (
+            step_train(ahead, growth_m, self.train_step_m, self.train_terrace_m, 1.0)
+            for ahead in (below, math.sqrt(0.5) * (below + v))
+        )
+        lower = self.side_top_m - self.side_height_m + sum(trains)
+        risen_m = growth_m * self.step_m / self.terrace_m
+        side = risen_m + self.side_top_m - beyond
+        return np.maximum(lower, np.minimum(super().heights_m(x_m, y_m, growth_m), side))
+
+    def _mounds_that_show(self, x_m: Floats, y_m: Floats) -> list[tuple[float, float, float, float]]:
+        rng = np.random.default_rng([self._seed, 2])
+        (u, v), turn = self.spiral_at_m, math.radians(CRYSTAL_ROTATION_DEG)
+        x, y = u * math.cos(turn) + v * math.sin(turn), v * math.cos(turn) - u * math.sin(turn)
+        return [(x, y, 0.0, float(rng.choice((-1.0, 1.0))))]
+
+
 _SCENES: dict[str, Callable[[int], Scene]] = {
     "cu2o-spiral": CuprousOxideSpirals,
+    "first-spirals": FirstSpirals,
+    "cu2o-crystal": CuprousOxideCrystal,
     "step-bunches": StepBunches,
     "crossed-steps": CrossedSteps,
     "oxide-islands": OxideIslands,
     "grating": Grating,
     "flat": Flat,
 }
-
-
-def _step_train(ahead_m: Floats, growth_m: float, step_m: float, terrace_m: float, flank_slope: float) -> Floats:
-    """Terraces that fall by one step per terrace width along `ahead_m`, every step advancing by the growth."""
-    return step_m * _stairs((growth_m - ahead_m) / terrace_m, step_m / flank_slope / terrace_m)
-
-
-def _stairs(phase: NDArray[Real], riser: float) -> NDArray[Real]:
-    """Continuous stairs: 1 up per unit of phase, all of it within the share `riser` after each whole number."""
-    whole = np.floor(phase)
-    stairs: NDArray[Real] = whole + np.minimum((phase - whole) * (1.0 / riser), 1.0)
-    return stairs
-
-
-def _meandering(x_m: Floats, y_m: Floats, direction_deg: float, lengths_m: Floats, phases: Floats) -> Floats:
-    """Distance along a direction, with steps that wander sideways and stand at uneven intervals."""
-    cosine, sine = math.cos(math.radians(direction_deg)), -math.sin(math.radians(direction_deg))
-    ahead = x_m * cosine + y_m[:, None] * sine
-    across = -x_m * sine + y_m[:, None] * cosine
-    wander = 40e-9 * np.sin(2 * math.pi * across / lengths_m[0] + phases[0])
-    wander += 18e-9 * np.sin(2 * math.pi * (across + 0.4 * ahead) / (0.4 * lengths_m[1]) + phases[1])
-    uneven = 0.08 * lengths_m[2] * np.sin(2 * math.pi * ahead / lengths_m[2] + phases[2])
-    meandering: Floats = ahead + wander + uneven
-    return meandering
-
-
-def _crystal_axes(x_m: Floats, y_m: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    cosine, sine = math.cos(math.radians(CRYSTAL_ROTATION_DEG)), math.sin(math.radians(CRYSTAL_ROTATION_DEG))
-    x, y = x_m.astype(np.float32), y_m.astype(np.float32)[:, None]
-    return x * cosine - y * sine, x * sine + y * cosine
-
-
-def _square_polar(u: NDArray[np.float32], v: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Polar coordinates along squares: distance of the side, and the way round its outline from 0 to 1."""
-    across, along = np.abs(u), np.abs(v)
-    r = np.maximum(across, along)
-    quarter = np.where(across >= along, along, 2 * along - across) / (8 * np.maximum(r, 1e-12))
-    half = np.where(u >= 0, quarter, 0.5 - quarter)
-    return r, np.where(v >= 0, half, 1.0 - half)
-
-
-def _jittered_lattice(
-    x_m: Floats, y_m: Floats, cell_m: float, seed: int
-) -> Iterator[tuple[np.random.Generator, float, float]]:
-    """One random place per square cell in and next to the frame, the same at every visit, with its generator.
-
-    A cell is centred on place (0, 0), so that what it holds lies in the first view.
-    """
-    offset = 1 << 31
-    for row in range(math.floor(y_m[0] / cell_m) - 1, math.ceil(y_m[-1] / cell_m) + 2):
-        for column in range(math.floor(x_m[0] / cell_m) - 1, math.ceil(x_m[-1] / cell_m) + 2):
-            rng = np.random.default_rng([seed, row + offset, column + offset])
-            x, y = (np.array([column, row]) + rng.uniform(-0.28, 0.28, 2)) * cell_m
-            yield rng, float(x), float(y)
-
-
-def _around(along_m: Floats, centre_m: float, reach_m: float) -> slice:
-    start, stop = np.searchsorted(along_m, (centre_m - reach_m, centre_m + reach_m))
-    return slice(int(start), int(stop))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acquisition.instrument import Instrument
-from inference.forward_model import expected_electrons
+from inference import forward_model
 
 # The surface beyond the frame casts shadows and beam tails into it.
 MARGIN_PX = 16
@@ -45,7 +45,7 @@ class Truth:
     @property
     def electrons(self) -> NDArray[np.float32]:
         """(S, H, W) electrons that each segment detects on average, before chance, gain and the scan's own faults."""
-        electrons = expected_electrons(self.surface_m, self.instrument, self.dose, self.relative_yield)
+        electrons = forward_model.expected_electrons(self.surface_m, self.instrument, self.dose, self.relative_yield)
         return np.ascontiguousarray(electrons[INSIDE])
 
     @property

@@ -99,6 +99,17 @@ class World:
         self.advance()
         return _step_velocity(self._temperature_k, self._partial_pa.get("oxygen", 0.0))
 
+    def figures(self) -> dict[str, float]:
+        """What live metrology should find, as far as it is known without a frame; see `acquisition.live_figures`. Of
+        spirals only that there are some."""
+        drift_x_m, drift_y_m = self.drift_m()
+        return {
+            "step_velocity_m_per_s": self.step_velocity_m_per_s(),
+            "spirals": float(self._growth_m >= getattr(self.scene, "spirals_after_m", math.inf)),
+            "drift_x_m": -drift_x_m,
+            "drift_y_m": -drift_y_m,
+        }
+
     def drift_m(self) -> tuple[float, float]:
         """How far the sample has crept under the beam (x, y): steadily, and with its thermal expansion."""
         self.advance()
