@@ -9,32 +9,39 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from acquisition.control_lock import SERVICE, Place
 from acquisition.device_commands import DeviceCommands
 from acquisition.devices import ScanRequest
 from acquisition.errors import BadInput, RequestRefused
+from acquisition.model_order import MAX_NAME_CHARACTERS
 from acquisition.node import AcquisitionNode
 from acquisition.recipe_ports import LabPorts
 from acquisition.recipes.parsing import MOST_CHARACTERS, parse_recipe, recipe_of
 from acquisition.recipes.runner import RecipeRunner
 from acquisition.recipes.steps import Recipe, Start
 from acquisition.replay import ReplaySource
-from acquisition.run import MAX_FRAMES, RunPlan
+from acquisition.run_plan import CUT_SHORT, MAX_FRAMES, RunPlan
 from acquisition.status import status_tree
 
 MAX_PROBLEMS = 10
+NO_SIGN_OF_LIFE = ("status", "control_hold", "control_leave")
+"""What programs send by themselves."""
 FuseFrames = Annotated[int, Field(ge=0, le=1024)]
 FrameNumber = Annotated[int, Field(ge=0, le=MAX_FRAMES)]
 Side = Annotated[int, Field(ge=16, le=8192)]
+Metres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class StartRun(BaseModel):
-    """What a run may be asked to be; what is left out is as the settings say."""
+    """What a run may be asked to be; what is left out is as the settings say. A pixel size that neither gives stays as
+    the microscope stands."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     record: bool = True
     frames: Annotated[int, Field(ge=1, le=MAX_FRAMES)] | None = None
     width_px: Side | None = None
     height_px: Side | None = None
+    pixel_size_m: Metres | None = None
     name: Annotated[str, Field(max_length=80)] = "run"
     notes: Annotated[str, Field(max_length=10_000)] = ""
     keep_truth: bool = False
@@ -80,6 +87,28 @@ class StartRecipe(BaseModel):
         return recipe_of(self.recipe) if self.recipe is not None else parse_recipe(self.text or "")
 
 
+class UseModel(BaseModel):
+    """A model set by its name; `eclips models` lists them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: Annotated[str, Field(max_length=MAX_NAME_CHARACTERS, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class HoldControl(BaseModel):
+    """See `acquisition.control_lock`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    session: Annotated[str, Field(min_length=8, max_length=200)]
+    name: Annotated[str, Field(min_length=1, max_length=80)]
+    place: Place = SERVICE
+    take_over: bool = False
+
+
+class LeaveControl(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    session: Annotated[str, Field(max_length=200)]
+
+
 class Acknowledge(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     alarm: str
@@ -95,15 +124,17 @@ Arguments = TypeVar("Arguments", bound=BaseModel)
 
 
 class Commands:
-    """Carries out commands on a node. Every one counts as a sign of life of an operator or a controlling program."""
+    """Carries out commands on a node. Every one but `NO_SIGN_OF_LIFE` counts as a sign of life of an operator or a
+    controlling program."""
 
     def __init__(self, node: AcquisitionNode) -> None:
         self._node = node
-        devices = DeviceCommands(node)
+        self._devices = devices = DeviceCommands(node)
         run_commands = {"start": self._recipe_starts_run, "stop": self._recipe_stops_run}
         self._recipes = RecipeRunner(LabPorts(node, devices, run_commands), node.settings.interlocks)
         node.recipes = self._recipes
-        node.guard.before_safe_state = self._recipes.safe_state_follows
+        node.device_changes = devices.changes
+        node.guard.before_safe_state = self._safe_state_follows
         self._by_name: dict[str, tuple[type[BaseModel], Callable[[Any], Awaitable[Any]]]] = {
             "status": (Nothing, self._status),
             "heartbeat": (Nothing, self._heartbeat),
@@ -116,6 +147,10 @@ class Commands:
             "step": (Nothing, self._step),
             "safe_state": (Nothing, self._safe_state),
             "acknowledge": (Acknowledge, self._acknowledge),
+            "control_hold": (HoldControl, self._control_hold),
+            "control_leave": (LeaveControl, self._control_leave),
+            "use_model": (UseModel, self._use_model),
+            "roll_back_model": (Nothing, self._roll_back_model),
             "recipe_start": (StartRecipe, self._recipe_start),
             "recipe_pause": (Nothing, self._recipe_pause),
             "recipe_resume": (Nothing, self._recipe_resume),
@@ -128,7 +163,7 @@ class Commands:
         if name not in self._by_name:
             raise RequestRefused(f"command {name[:80]!r} is unknown", permitted=tuple(self._by_name))
         model, command = self._by_name[name]
-        if name != "status":
+        if name not in NO_SIGN_OF_LIFE:
             self._node.guard.operator_seen()
         checked = _checked(model, arguments)
         device = getattr(checked, "device", "")
@@ -151,13 +186,16 @@ class Commands:
     async def _start(self, start: StartRun) -> Any:
         default = self._node.settings.scan
         detector = self._node.lab.detector
+        limit = self._node.lab.limits.get(detector.name, {}).get("pixel_size_m")
+        if limit is not None and start.pixel_size_m is not None:  # before anything is armed
+            limit.check(start.pixel_size_m, f"{detector.name} pixel_size_m")
         plan = RunPlan(
             source=detector,
             source_name=detector.name,
             scan=ScanRequest(
                 start.width_px or default.width_px,
                 start.height_px or default.height_px,
-                default.pixel_size_m,
+                start.pixel_size_m or default.pixel_size_m,
                 default.dwell_time_s,
             ),
             record=start.record,
@@ -256,10 +294,28 @@ class Commands:
 
     async def _safe_state(self, _: Nothing) -> Any:
         """STOP ALL: the laser first, then gas and scan, then whatever runs is ended in order."""
-        self._node.machine.end_soon()
+        self._node.machine.end_soon(f"{CUT_SHORT}: asked for")
         unverified = await self._node.guard.safe_state("asked for")
         await self._node.machine.wait()
         return {"unverified": unverified}
+
+    async def _use_model(self, use: UseModel) -> Any:
+        return await self._node.models.use(use.name)
+
+    async def _roll_back_model(self, _: Nothing) -> Any:
+        return await self._node.models.roll_back()
+
+    async def _control_hold(self, hold: HoldControl) -> Any:
+        self._node.driver.take(hold.session, hold.name, take_over=hold.take_over, place=hold.place)
+        return self._node.driver.tree()
+
+    async def _control_leave(self, leave: LeaveControl) -> Any:
+        self._node.driver.release(leave.session)
+        return self._node.driver.tree()
+
+    def _safe_state_follows(self, reason: str) -> None:
+        self._devices.safe_state_follows(reason)
+        self._recipes.safe_state_follows(reason)
 
     async def _acknowledge(self, acknowledge: Acknowledge) -> None:
         self._node.guard.alarms.acknowledge(acknowledge.alarm)

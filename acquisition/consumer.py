@@ -14,6 +14,8 @@ from acquisition import wire
 from acquisition.endpoints import CurveKeys
 from acquisition.errors import ComponentFailed, MessageRejected
 from acquisition.frames import Event, Frame, Heartbeat, Message, Result, RunFinished, RunStarted, StateSample
+from acquisition.model_order import KIND as MODEL_ORDER
+from acquisition.model_order import ModelOrder, read_order
 from acquisition.socket_thread import MAX_PART_BYTES
 from acquisition.sockets import ClientSocket
 
@@ -21,7 +23,7 @@ log = logging.getLogger(__name__)
 
 ASK_AGAIN_AFTER_S = 2.0
 STATE_KINDS = ("run_started", "run_finished", "state", "event", "heartbeat")
-ANSWERS = ("delivery", "ack", "probe")
+ANSWERS = ("delivery", "ack", "probe", MODEL_ORDER)
 HIGH_WATER_MARK = 4
 STATE_HIGH_WATER_MARK = 1000
 
@@ -39,7 +41,7 @@ class DataConsumer:
     """Asks a node for frames, results or work, one outstanding request at a time. Use from one thread.
 
     `rejected` counts messages that failed a check. It connects again by itself; `refused` says why the node does not
-    let us in, empty when it does.
+    let us in, empty when it does. `order` is the model set that the node last asked its workers to use.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class DataConsumer:
         self._ahead: dict[tuple[str, str], int] = {}
         self._run: Message | None = None
         self._encoded_run = b""
+        self.order: ModelOrder | None = None
         self.rejected = 0
 
     @property
@@ -131,6 +134,9 @@ class DataConsumer:
                 note = wire.load_map(parts[0])
                 if note.get("kind") not in ANSWERS:
                     raise MessageRejected(f"an answer of kind {str(note.get('kind'))[:40]!r} is unknown")
+                if note["kind"] == MODEL_ORDER:
+                    self.order = read_order(note)
+                    continue
             except MessageRejected as error:
                 self._reject(error)
                 continue

@@ -16,9 +16,11 @@ import zmq
 from pydantic import Field, TypeAdapter, ValidationError
 
 from acquisition import wire
+from acquisition.allowed_keys import AllowedKeys
 from acquisition.endpoints import CurveKeys
 from acquisition.errors import (
     BadInput,
+    ChangedMeanwhile,
     ComponentFailed,
     EclipsError,
     LimitExceeded,
@@ -35,6 +37,7 @@ DEFAULT_DEADLINE_S = 10.0
 MAX_REASON_CHARACTERS = 4000
 HIGH_WATER_MARK = 100
 SEND_INTERVAL_S = 0.5
+MOST_DAMAGED = 3
 Name = Annotated[str, Field(max_length=200)]
 
 
@@ -65,11 +68,13 @@ Handler = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 
 _COMMAND = TypeAdapter(Command)
 _ANSWER = TypeAdapter(Answer)
+_DAMAGED = Answer("", "failed")
+"""Stands for an answer that cannot be read."""
 
 
 class ControlServer:
     """Takes commands on a socket thread and lets `handler` carry them out on the event loop. `rejected` messages were
-    damaged or no commands."""
+    damaged, no commands, or of a client whose key is allowed no more."""
 
     def __init__(
         self,
@@ -80,6 +85,7 @@ class ControlServer:
         keys: CurveKeys | None = None,
     ) -> None:
         self._socket = bind(context, zmq.ROUTER, address, keys, HIGH_WATER_MARK)
+        self._allowed = None if keys is None else AllowedKeys(keys.peers)
         self._handler = handler
         self._loop = loop
         self._answers: OrderedDict[str, Future[Answer]] = OrderedDict()
@@ -97,15 +103,18 @@ class ControlServer:
         return self._thread.errors
 
     def _on_request(self) -> None:
-        identity, *parts = self._socket.recv_multipart()
+        sender, *parts = self._socket.recv_multipart(copy=False)
         try:
+            if self._allowed is not None and not self._allowed.admits(sender):
+                raise MessageRejected("a command of a client whose key is allowed no more")
             if len(parts) != 1:
                 raise MessageRejected(f"a command in {len(parts)} parts")
-            command = _COMMAND.validate_python(wire.load_map(parts[0]))
+            command = _COMMAND.validate_python(wire.load_map(parts[0].buffer))
         except (MessageRejected, ValidationError) as error:
             self.rejected += 1
             log.warning("rejected a control message: %s", error)
             return
+        identity = sender.bytes
         future = self._answers.get(command.idempotency_key)
         if future is None:
             future = asyncio.run_coroutine_threadsafe(self._carry_out(command), self._loop)
@@ -130,6 +139,9 @@ class ControlServer:
             return Answer(command.id, "done", value=await self._handler(command.name, command.arguments))
         except LimitExceeded as error:
             details = {"value": error.value, "limit": error.limit, "setting": error.setting}
+            return Answer(command.id, "refused", reason=str(error), details=details)
+        except ChangedMeanwhile as error:
+            details = {"changes": list(error.changes), "tag": error.tag}
             return Answer(command.id, "refused", reason=str(error), details=details)
         except BadInput as error:
             return Answer(command.id, "refused", reason=str(error), details={"bad_input": True})
@@ -159,7 +171,7 @@ class ControlClient:
         """The value of a command that was done.
 
         Raises `LimitExceeded`, `BadInput` or `RequestRefused` when it was refused, `ComponentFailed` when it failed or
-        nobody answered in time.
+        nobody answered in time, or three answers in a row were damaged.
         """
         command_id = uuid.uuid4().hex
         deadline_utc_ns = time.time_ns() + round(deadline_s * 1e9)
@@ -172,13 +184,21 @@ class ControlClient:
         size = len(parts[0])
         if size > wire.MAX_HEADER_BYTES:
             raise BadInput(f"{name[:80]} has {size} bytes of arguments, the limit is {wire.MAX_HEADER_BYTES}")
-        sent_at_cut = None
+        sent_at_cut, damaged = None, 0
         while (left_s := stop - time.monotonic()) > 0:
             if sent_at_cut != self._socket.cuts:
                 # What was under way when the line broke is sent again: its key has it done only once.
                 if self._socket.send(parts, min(left_s, SEND_INTERVAL_S)):
                     sent_at_cut = self._socket.cuts
-            elif (answer := self._receive(left_s)) is not None and answer.id == command_id:
+            elif (answer := self._receive(left_s)) is _DAMAGED:
+                damaged += 1
+                if damaged == MOST_DAMAGED:
+                    raise ComponentFailed(
+                        f"{damaged} answers of the acquisition node at {self._address} to {name[:80]} were damaged: "
+                        "whether it was done, its status tells; has it the same version of eclips-live?"
+                    )
+                sent_at_cut = None  # it remembers its answer by the command's key, and does nothing twice
+            elif answer is not None and answer.id == command_id:
                 return _value_of(answer)
         raise ComponentFailed(self._silence(name, deadline_s))
 
@@ -191,7 +211,7 @@ class ControlClient:
         except (MessageRejected, ValidationError) as error:
             self.rejected += 1
             log.warning("rejected an answer: %s", error)
-            return None
+            return _DAMAGED
 
     def _silence(self, name: str, deadline_s: float) -> str:
         text = f"the acquisition node at {self._address} did not answer {name} within {deadline_s:g} s"
@@ -203,6 +223,8 @@ def _value_of(answer: Answer) -> Any:
         return answer.value
     if answer.status == "refused" and "limit" in answer.details:
         raise LimitExceeded(answer.reason, **answer.details)
+    if answer.status == "refused" and "changes" in answer.details:
+        raise ChangedMeanwhile(answer.reason, **answer.details)
     if answer.status == "refused" and "bad_input" in answer.details:
         raise BadInput(answer.reason)
     if answer.status == "refused":

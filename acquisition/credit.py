@@ -12,8 +12,8 @@ from acquisition.errors import MessageRejected
 WANTS = ("frames", "results", "work")
 MODES = ("latest", "every")
 MAX_LEASE_S = 120.0
-MAX_ABOUT = 8
-MAX_ABOUT_CHARACTERS = 200
+MAX_ABOUT = 10
+MAX_ABOUT_CHARACTERS = 400
 
 
 @dataclass(slots=True)

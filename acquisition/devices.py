@@ -162,6 +162,16 @@ class LaserHeater(Device, Protocol):
     async def status(self) -> HeaterStatus: ...
 
 
+@runtime_checkable
+class ConstantPower(Protocol):
+    """A laser heater that can also hold its optical power, reads `power_w`: what a diode gives at a current falls as it
+    warms and ages, and a pyrometer with a wrong emissivity cannot tell. The current limit holds in this mode too."""
+
+    async def set_power(self, power_w: float) -> None:
+        """Hold this power, until a current is set or the laser is off. Neither starts nor ends emission."""
+        ...
+
+
 class Pyrometer(Device, Protocol):
     """Reads `temperature_k`, `emissivity`. Over-range or not-ready answers are invalid readings."""
 

@@ -11,6 +11,7 @@ import zmq
 import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
+from acquisition.allowed_keys import AllowedKeys
 from acquisition.errors import BadInput
 
 
@@ -46,10 +47,11 @@ def check_reachable_only_by_friends(address: str, keys: CurveKeys | None) -> Non
 
 
 def authenticate_clients(context: zmq.Context[zmq.Socket[bytes]], keys: CurveKeys) -> ThreadAuthenticator:
-    """Start admitting only clients whose public key lies in `keys.peers`; stop it when the sockets are closed."""
+    """Start admitting only clients whose public key lies in `keys.peers` when they connect; stop it when the sockets
+    are closed."""
     authenticator = ThreadAuthenticator(context)
     authenticator.start()
-    authenticator.configure_curve(domain="*", location=str(keys.peers))
+    authenticator.configure_curve_callback(domain="*", credentials_provider=AllowedKeys(keys.peers))
     return authenticator
 
 

@@ -17,6 +17,15 @@ class RequestRefused(EclipsError):
         self.permitted = tuple(permitted)
 
 
+class ChangedMeanwhile(RequestRefused):
+    """What the request was meant for is no longer as it was: `changes` since, the oldest first; `tag` is of now."""
+
+    def __init__(self, reason: str, *, changes: Sequence[str], tag: str) -> None:
+        super().__init__(reason)
+        self.changes = tuple(changes)
+        self.tag = tag
+
+
 class LimitExceeded(RequestRefused):
     """A setpoint lies outside its limits. `value` and `limit` are in the unit of `setting`'s suffix."""
 

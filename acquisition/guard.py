@@ -10,7 +10,7 @@ from acquisition.alarms import AlarmBook
 from acquisition.clock import Clock
 from acquisition.devices import SegmentedDetector
 from acquisition.errors import RequestRefused
-from acquisition.interlocks import InterlockLimits, PermitInput, make_safe, permit_inputs
+from acquisition.interlocks import InterlockLimits, PermitInput, against_opening_gas, make_safe, permit_inputs
 from acquisition.lab import Lab
 from acquisition.state import StateKeeper
 
@@ -33,6 +33,7 @@ class Guard:
         self._operator_seen = clock.now()
         self._watched_at = clock.now()
         self.before_safe_state: Callable[[str], None] = lambda _: None
+        self.before_scan_stops: Callable[[str], None] = lambda _: None
         self._made_safe = clock.now()
         self.alarms = AlarmBook()
 
@@ -53,8 +54,16 @@ class Guard:
         if bad:
             raise RequestRefused(f"the laser has no permit: {'; '.join(bad)}; nothing was sent")
 
+    def require_gas_may_open(self, gas: str) -> None:
+        """Raise `RequestRefused` where opening it would only take the laser's permit."""
+        watched = self._lab.watched
+        reason = watched and against_opening_gas(self._state.latest(), watched, self._limits)
+        if reason:
+            raise RequestRefused(f"{gas} stays shut: {reason}; nothing was sent")
+
     async def safe_state(self, reason: str) -> list[str]:
         """Laser, gas and scan to rest, verified; what could not be verified sounds an alarm and is returned."""
+        self.before_scan_stops(reason)
         return await self._make_safe("safe_state", reason, self._lab.detector)
 
     async def rest(self, reason: str) -> list[str]:

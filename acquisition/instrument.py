@@ -168,6 +168,34 @@ class Effects(_Part):
     glow_counts: NonNegative = 0.0
 
 
+class CalibratedNumber(_Part):
+    """A number as frames gave it, with its standard error, and what was known of it before. `identifiable` is false
+    where the frames added little: then `value` is mostly the prior's."""
+
+    value: Finite
+    sigma: NonNegative
+    prior: Finite
+    prior_sigma: Positive
+    identifiable: bool
+
+
+class CalibrationRecord(_Part):
+    """Where the numbers of this file come from. `version` counts the calibrations that led here; `based_on` is the
+    calibration hash of the file before; `runs` gives each run's digest by name, `reduced_chi2` how well its frames are
+    explained (1: to the noise). `parameters` by name, with `[n]` for the n-th segment; `notes` in words.
+    `residual_band`: between which multiples of what noise alone leaves the residuals of its frames lay."""
+
+    version: Annotated[int, Field(ge=1)]
+    date: str
+    based_on: str
+    runs: dict[str, str]
+    samples: dict[str, str] = {}
+    reduced_chi2: dict[str, NonNegative]
+    parameters: dict[str, CalibratedNumber]
+    residual_band: tuple[NonNegative, Positive] | None = None
+    notes: tuple[str, ...] = ()
+
+
 class Instrument(_Part):
     """Everything that the optics need to know, used alike by simulation, import, calibration and live inference."""
 
@@ -176,11 +204,21 @@ class Instrument(_Part):
     scan: Scan = Scan()
     detector: Detector
     effects: Effects = Effects()
+    calibration: CalibrationRecord | None = None
 
     @property
     def calibration_hash(self) -> str:
-        """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON: changes when any number does."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON: changes when any number does.
+
+        A file that no calibration has written hashes as it did before there were any, one without a residual band as it
+        did before there were those.
+        """
+        never: dict[str, Any] = {}
+        if self.calibration is None:
+            never = {"calibration": True}
+        elif self.calibration.residual_band is None:
+            never = {"calibration": {"residual_band"}}
+        return hashlib.sha256(self.model_dump_json(exclude=never).encode()).hexdigest()[:16]
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(exclude_none=True, mode="json"))
@@ -194,8 +232,10 @@ class Instrument(_Part):
         working_distance_m: float | None = None,
         current_a: float | None = None,
     ) -> Instrument:
-        """A copy with the given numbers replaced, checked again."""
+        """A copy with the given numbers replaced, checked again. Pixels that are not square keep their shape."""
         tree: dict[str, Any] = self.model_dump()
+        if pixel_size_m is not None and self.scan.pixel_size_y_m is not None:
+            tree["scan"]["pixel_size_y_m"] = self.scan.pixel_size_y_m * (pixel_size_m / self.scan.pixel_size_m)
         for part, key, value in (
             ("scan", "pixel_size_m", pixel_size_m),
             ("beam", "dwell_time_s", dwell_time_s),

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 STEP_TIMEOUT_S = 2.0
 OFF_CURRENT_A = 0.02
 OFF_FLOW_MOL_PER_S = 1e-8
+MAX_SETTING, MIN_SETTING = "interlocks.pressure_max_pa", "interlocks.pressure_min_pa"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,22 @@ def permit_inputs(
     inputs += [_fresh(readings, now, f"{gas}.flow_mol_per_s", limits) for gas in watched.gases]
     inputs.append(_operator(now, operator_seen, limits, heating))
     return inputs
+
+
+def against_opening_gas(readings: Mapping[str, Reading], watched: Watched, limits: InterlockLimits) -> str:
+    """Why gas must not be let into vacuum now: the laser is on, and from then on the lower pressure limit holds, so
+    that the permit would be gone before the pressure is there. Empty when gas may be opened."""
+    emission = readings.get(f"{watched.heater}.emission")
+    pressure = readings.get(f"{watched.gauge}.pressure_pa")
+    if emission is None or not emission.valid or emission.value == 0 or pressure is None or not pressure.valid:
+        return ""
+    if pressure.value >= limits.pressure_min_pa:
+        return ""
+    return (
+        f"the laser is on in vacuum ({pressure.value:.3g} Pa), and while gas should flow less than "
+        f"{limits.pressure_min_pa:g} Pa ({MIN_SETTING}) takes its permit: switch it off, open the gas, and arm it "
+        "again once the pressure is there"
+    )
 
 
 async def make_safe(
@@ -182,9 +199,9 @@ def _pressure(
         pressure_pa = readings[channel].value
         low_pa = limits.pressure_min_pa if flowing else 0.0
         if pressure_pa > limits.pressure_max_pa:
-            good, reason = False, f"{pressure_pa:.3g} Pa is above {limits.pressure_max_pa:g} Pa (interlocks)"
+            good, reason = False, f"{pressure_pa:.3g} Pa is above {limits.pressure_max_pa:g} Pa ({MAX_SETTING})"
         elif pressure_pa < low_pa:
-            good, reason = False, f"{pressure_pa:.3g} Pa is below {low_pa:g} Pa while gas should flow (interlocks)"
+            good, reason = False, f"{pressure_pa:.3g} Pa is below {low_pa:g} Pa while gas should flow ({MIN_SETTING})"
     return PermitInput(name, good, reason)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from acquisition.devices import (
@@ -20,7 +20,8 @@ from acquisition.interlocks import Watched
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """`limits` by device name and setpoint; the devices enforce them, here they are told to people."""
+    """`limits` by device name and setpoint; the devices enforce them, here they are told to people. `truth`: figures of
+    the surface as a simulation knows them without a frame, see `acquisition.live_figures`."""
 
     detector: SegmentedDetector
     stage: Stage | None = None
@@ -30,6 +31,7 @@ class Lab:
     gases: tuple[MassFlowController, ...] = ()
     limits: Mapping[str, Mapping[str, Limits]] = field(default_factory=dict)
     simulated: bool = False
+    truth: Callable[[], Mapping[str, float]] | None = None
 
     def kinds(self) -> Iterator[tuple[str, Device]]:
         """Every device with its kind's name."""

@@ -16,7 +16,9 @@ import zmq
 
 from acquisition.clock import Clock, Instant
 from acquisition.control import ControlServer
+from acquisition.control_lock import ControlLock
 from acquisition.counters import NodeCounters
+from acquisition.device_changes import DeviceChanges
 from acquisition.devices import Reading, ScanRequest
 from acquisition.endpoints import CurveKeys, Endpoints
 from acquisition.frames import Event, Frame, Heartbeat, JoinedValue, Result, RunFinished, RunStarted, StateSample
@@ -24,11 +26,15 @@ from acquisition.guard import Guard
 from acquisition.heartbeat import HeartbeatLine, RelayHeartbeat
 from acquisition.interlocks import InterlockLimits
 from acquisition.lab import Lab
+from acquisition.live_figures import LiveFigures
+from acquisition.model_choice import ModelChoice
 from acquisition.open_recordings import OpenRecordings
 from acquisition.recipes.runner import RecipeRunner
 from acquisition.recording.disk import LOW_SPACE_BYTES
 from acquisition.replay import ReplaySource
-from acquisition.run import Progress, RunMachine
+from acquisition.residual_watch import ResidualWatch
+from acquisition.run import RunMachine
+from acquisition.run_plan import Progress
 from acquisition.state import StateKeeper
 from acquisition.stream import StreamServer
 
@@ -79,10 +85,15 @@ class AcquisitionNode:
         self.counters = NodeCounters()
         self.control: ControlServer | None = None
         self.latest_figures: Mapping[str, float] = {}
+        self.figures = LiveFigures()
         self.state = StateKeeper(lab.devices, clock, self._take_sample, self._tell_of_device)
         self.guard = Guard(lab, self.state, settings.interlocks, clock, self.tell)
+        self.residuals = ResidualWatch(self.guard.alarms, self.tell)
         self.machine = RunMachine(settings.runs_folder, clock, self, settings.low_space_bytes)
+        self.guard.before_scan_stops = lambda reason: self.machine.cut_short(lab.detector, reason)
+        self.driver = ControlLock("with --take-over")
         self.recipes: RecipeRunner | None = None
+        self.device_changes: DeviceChanges | None = None
         self.relay: RelayHeartbeat | None = None
         if settings.relay is not None:
             period_s = settings.relay_period_s
@@ -92,6 +103,7 @@ class AcquisitionNode:
         """Bind the stream, connect the devices (which brings them to rest) and begin to watch over them."""
         endpoints, keys = self.settings.endpoints, self.settings.keys
         self.stream = StreamServer(self._context, endpoints, self._take_result, self.settings.ring_bytes, keys)
+        self.models = ModelChoice(self.stream, self.tell)
         await self.state.start()
         self._tasks = [asyncio.create_task(self.guard.watch()), asyncio.create_task(self._keep_house())]
         if self.relay is not None:
@@ -99,7 +111,7 @@ class AcquisitionNode:
 
     async def end(self) -> None:
         """Lab to rest first; then the run ends in order and its missing heights are waited for."""
-        self.machine.end_soon()
+        self.machine.end_soon("the acquisition program was ended")
         making_safe = asyncio.create_task(self.guard.safe_state("the acquisition program is ending"))
         await asyncio.wait([making_safe], timeout=RELAY_AT_END_S)
         if self.relay is not None:  # however long the devices take to answer
@@ -147,10 +159,13 @@ class AcquisitionNode:
         progress = self.machine.progress
         if progress is not None and progress.recorder is not None:
             self.recordings.add(progress.recorder)
+        self.figures.begin()
+        self.residuals.begin(run.run_id)
         self.counters.runs_started += 1
         self.stream.publish(run)
 
     def publish_frame(self, frame: Frame, run: RunStarted) -> None:
+        self.figures.exposed(frame.header)
         recorded = run.run_id in self.recordings
         self.counters.published(frame.header.key, self.clock.now().monotonic_ns, recorded=recorded)
         self.stream.publish_frame(frame, run)
@@ -189,7 +204,10 @@ class AcquisitionNode:
         reason = self.recordings.take(result)
         header = result.header
         if not reason:
-            self.latest_figures = {name: value for name, value in header.figures.items() if math.isfinite(value)}
+            self.figures.take(header)
+            self.residuals.take(header)
+            finite = {name: value for name, value in header.figures.items() if math.isfinite(value)}
+            self.latest_figures = {**self.residuals.band, **finite}
         self.counters.height(header.key, self.clock.now().monotonic_ns, dict(header.timing_s), kept=not reason)
         return reason
 
@@ -228,6 +246,7 @@ class AcquisitionNode:
     async def _keep_house(self) -> None:
         """What must be looked after although nobody asks for it."""
         while True:
+            self.residuals.look(self.clock.now().utc_ns)
             await self.recordings.give_up_hopeless()
             await self._end_before_the_disk_is_full()
             await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)

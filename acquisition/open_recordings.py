@@ -12,7 +12,8 @@ from acquisition.errors import EclipsError, RecordingFailed
 from acquisition.frames import Event, Result, StateSample
 from acquisition.recording import RecordedRun, Recorder
 from acquisition.recording.heights import put_heights_in_order
-from acquisition.run import Progress, RunMachine
+from acquisition.run import RunMachine
+from acquisition.run_plan import Progress
 from acquisition.stream import StreamServer
 
 log = logging.getLogger(__name__)

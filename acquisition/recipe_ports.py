@@ -9,6 +9,7 @@ from acquisition.clock import Clock
 from acquisition.device_commands import DeviceCommands, DeviceHost
 from acquisition.devices import Reading
 from acquisition.lab import Lab
+from acquisition.live_figures import LiveFigures
 
 RunCommand = Callable[[Mapping[str, Any]], Awaitable[Any]]
 
@@ -17,6 +18,7 @@ class RecipeHost(DeviceHost, Protocol):
     """A node, or the rehearsal of a recipe. `run_fault` is empty without one."""
 
     clock: Clock
+    figures: LiveFigures
 
     @property
     def run_fault(self) -> str: ...
@@ -39,7 +41,7 @@ class LabPorts:
         return self._host.clock
 
     def readings(self) -> Mapping[str, Reading]:
-        return self._host.state.latest()
+        return {**self._host.state.latest(), **self._host.figures.latest()}
 
     def trouble(self, devices: frozenset[str]) -> str:
         connections = self._host.state.connections

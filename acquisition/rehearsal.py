@@ -16,6 +16,7 @@ from acquisition.guard import WATCH_INTERVAL_S, Guard
 from acquisition.interlocks import InterlockLimits
 from acquisition.lab import Lab
 from acquisition.leaping import run_leaping
+from acquisition.live_figures import PREFIX, LiveFigures
 from acquisition.recipe_ports import LabPorts, RunCommand
 from acquisition.recipes.runner import RecipeRunner
 from acquisition.recipes.steps import Recipe
@@ -25,8 +26,13 @@ from acquisition.state import StateKeeper
 LONGEST_S = 24 * 3600.0
 PATIENCE_S = 60.0
 SETTLING_S = 2.0
+FIGURES_EVERY_S = 1.0
 MOST_POINTS = 2000
 MOST_EVENTS = 1000
+
+
+TRUTH = "figures of the heights are what the simulation knows of its own surface: a dry run takes no frames"
+NO_TRUTH = "there are no figures of the heights: a dry run takes no frames, and this lab does not know its surface"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +67,10 @@ class Timeline:
 def rehearse(recipe: Recipe, make_lab: Callable[[Clock], Lab], limits: InterlockLimits) -> Timeline:
     """Run it whole, with guard and interlocks, on the lab that `make_lab` builds on the clock it is given.
 
-    Somebody is taken to be watching all the time, and `start` and `stop` of a run are told, not done. Blocks; must not
-    be called from an event loop. Raises what the recipe's check raises, and `BadInput` when it takes too long.
+    Somebody is taken to be watching all the time, and `start` and `stop` of a run are told, not done. No frames are
+    taken: figures of the heights are those that the simulation knows of its surface (`Lab.truth`), which is told where
+    the recipe goes by any. Blocks; must not be called from an event loop. Raises what the recipe's check raises, and
+    `BadInput` when it takes too long.
     """
     return run_leaping(_rehearse(recipe, make_lab, limits))
 
@@ -70,7 +78,8 @@ def rehearse(recipe: Recipe, make_lab: Callable[[Clock], Lab], limits: Interlock
 class Rehearsal:
     """What a recipe sees instead of a node; open it as an async context on a loop whose time leaps.
 
-    Its guard watches as ever, and an operator is taken to be there while `attended`.
+    Its guard watches as ever, and an operator is taken to be there while `attended`. `scanning` is set between the
+    recipe's start and stop of a run, for who wants to take frames meanwhile and put what they show into `figures`.
     """
 
     run_fault = ""
@@ -83,9 +92,14 @@ class Rehearsal:
         self.attended = True
         self.told: list[Told] = []
         self.traces: dict[str, tuple[list[float], list[float | None]]] = {}
+        self.figures = LiveFigures()
         self.state = StateKeeper(self.lab.devices, self.clock, self._take_sample)
         self.guard = Guard(self.lab, self.state, limits, self.clock, self.tell)
-        run_commands = {"start": self._say("run_started"), "stop": self._say("run_finished")}
+        self.scanning = asyncio.Event()
+        run_commands = {
+            "start": self._say("run_started", self.scanning.set),
+            "stop": self._say("run_finished", self.scanning.clear),
+        }
         self.runner = RecipeRunner(LabPorts(self, DeviceCommands(self), run_commands), limits)
         self.guard.before_safe_state = self.runner.safe_state_follows
 
@@ -129,11 +143,20 @@ class Rehearsal:
                 self.guard.operator_seen()
             await asyncio.sleep(WATCH_INTERVAL_S)
 
-    def _say(self, name: str) -> RunCommand:
+    def _say(self, name: str, then: Callable[[], None]) -> RunCommand:
         async def say(_: Mapping[str, Any]) -> None:
             self.tell(name, "told, not done in a dry run")
+            then()
 
         return say
+
+    async def tell_truth(self) -> None:
+        """Figures of the heights without a frame, for as long as this is not cancelled."""
+        while self.lab.truth is not None:
+            self.figures.put(self.lab.truth(), self.clock.now())
+            for channel, reading in self.figures.latest().items():
+                self._take_sample(channel, reading)
+            await asyncio.sleep(FIGURES_EVERY_S)
 
     def _take_sample(self, channel: str, reading: Reading) -> None:
         times_s, values = self.traces.setdefault(channel, ([], []))
@@ -144,6 +167,9 @@ class Rehearsal:
 async def _rehearse(recipe: Recipe, make_lab: Callable[[Clock], Lab], limits: InterlockLimits) -> Timeline:
     async with Rehearsal(make_lab, limits) as host:
         host.runner.start(recipe)
+        if any(str(getattr(step, "channel", "")).startswith(PREFIX) for step in recipe.steps):
+            host.tell("figures", TRUTH if host.lab.truth else NO_TRUTH, "info" if host.lab.truth else "warning")
+        truth = asyncio.create_task(host.tell_truth())
         over, deadline = asyncio.create_task(host.runner.wait()), time.monotonic() + PATIENCE_S
         while not over.done():
             await asyncio.wait([over], timeout=10.0)
@@ -153,6 +179,7 @@ async def _rehearse(recipe: Recipe, make_lab: Callable[[Clock], Lab], limits: In
                     f"recipe {recipe.name} was not over after {host.elapsed_s:.0f} s of its time, at step "
                     f"{host.runner.tree()['step']}: rehearse it in parts"
                 )
+        truth.cancel()
         duration_s = host.elapsed_s
         await asyncio.sleep(SETTLING_S)  # the end is seen in the readings
         return host.timeline(duration_s)

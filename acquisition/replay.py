@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -32,7 +33,8 @@ class ReplaySource:
     `speed` is a number, `max` (as fast as they are taken) or `step` (a frame for each `step` or `seek`). A looping
     replay waits between its last frame and its first as long as before its last. `position` counts the frames of this
     replay from 0 and is the next to be played. What the recording lacks or cannot be read is told, counted and passed
-    over. One frame is in memory at a time. Raises `BadInput` when no frame lies from `first` to `last`.
+    over. One frame is in memory at a time, and some 30 bytes for each other one. Raises `BadInput` when no frame lies
+    from `first` to `last`.
     """
 
     def __init__(
@@ -212,9 +214,9 @@ class ReplaySource:
         return self.recorded.frames[self._sequences[position]].header.exposure_end_ns / 1e9
 
 
-def _chosen(recorded: RecordedRun, first: int, last: int | None) -> list[int]:
+def _chosen(recorded: RecordedRun, first: int, last: int | None) -> array[int]:
     """The recorded frame numbers from `first` to `last`, in order. Raises `BadInput` beyond the recording."""
-    sequences = sorted(recorded.frames)
+    sequences = recorded.sequences
     if not sequences:
         raise BadInput(f"{recorded.path} holds no frames")
     span = f"{recorded.path} holds frames {sequences[0]} to {sequences[-1]}"
@@ -223,7 +225,7 @@ def _chosen(recorded: RecordedRun, first: int, last: int | None) -> list[int]:
             raise BadInput(f"frame {asked} is outside the recording: {span}")
     if last is not None and last < first:
         raise BadInput(f"frames {first} to {last} were asked for: the first must not lie after the last; {span}")
-    chosen = [sequence for sequence in sequences if first <= sequence and (last is None or sequence <= last)]
+    chosen = array("q", (number for number in sequences if first <= number and (last is None or number <= last)))
     if not chosen:
         raise BadInput(f"no frame from {first} to {last} was recorded: {span}")
     return chosen

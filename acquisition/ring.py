@@ -38,6 +38,7 @@ class Ring:
         self._lock = threading.Lock()
         self._budget_bytes = budget_bytes
         self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._by_key: dict[Key, Entry] = {}
         self.nbytes = 0
         self.last_serial = 0
 
@@ -45,12 +46,19 @@ class Ring:
         with self._lock:
             self.last_serial += 1
             entry = Entry(self.last_serial, key, about, parts)
-            self._entries[entry.serial] = entry
+            self._entries[entry.serial] = self._by_key[key] = entry
             self.nbytes += entry.nbytes
             while self.nbytes > self._budget_bytes and len(self._entries) > 1:
                 _, oldest = self._entries.popitem(last=False)
                 self.nbytes -= oldest.nbytes
+                if self._by_key[oldest.key] is oldest:
+                    del self._by_key[oldest.key]
         return entry
+
+    def find(self, key: Key) -> Entry | None:
+        """The newest entry of that frame, if it is still kept."""
+        with self._lock:
+            return self._by_key.get(key)
 
     def newest_after(self, serial: int) -> Entry | None:
         """The newest entry if it is newer than `serial`."""
@@ -77,7 +85,7 @@ class Lease:
 
 @dataclass(slots=True)
 class Backfill:
-    """Frames of a finished run that still lack a height. `load` reads one back from its recording."""
+    """Frames of a finished run that still lack a height. `load` reads from its recording what has left the ring."""
 
     run_id: str
     about: Part
@@ -181,8 +189,9 @@ class WorkBoard:
                 key = (backfill.run_id, sequence)
                 if sequence in backfill.done or key in self._leases:
                     continue
+                kept = self.frames.find(key)
                 try:
-                    return Entry(0, key, backfill.about, backfill.load(sequence))
+                    return Entry(0, key, backfill.about, kept.parts if kept else backfill.load(sequence))
                 except Exception:  # a damaged or vanished page: this frame cannot have a height, the others can
                     log.exception("frame %d of %s cannot be read back", sequence, backfill.run_id)
                     self.given_up = {*self.given_up, key}

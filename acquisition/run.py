@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
-
-import xxhash
 
 from acquisition import wire
-from acquisition.clock import Clock, Instant
+from acquisition.clock import Clock
 from acquisition.counters import RecorderTimes
-from acquisition.devices import ScanRequest
 from acquisition.errors import EclipsError, RequestRefused
-from acquisition.frames import Exposure, Frame, JoinedValue, RunFinished, RunStarted
+from acquisition.frames import RunFinished, RunStarted
 from acquisition.instrument import Instrument
 from acquisition.recording import Recorder
 from acquisition.recording.disk import LOW_SPACE_BYTES, check_disk_space
-from acquisition.stamping import stamp, start_run
+from acquisition.run_plan import CUT_SHORT, MAX_FRAMES, Progress, RunPlan, RunPorts
+from acquisition.stamping import start_run
+from acquisition.taking import FrameTaker
 
 log = logging.getLogger(__name__)
 
@@ -33,67 +29,6 @@ PERMITTED: Mapping[str, tuple[str, ...]] = {
     "finishing": ("abort",),
     "fault": ("reset",),
 }
-MAX_FRAMES = 10_000_000
-
-
-class FrameSource(Protocol):
-    """Where a run's exposures come from: the detector, or a recording."""
-
-    async def configure(self, scan: ScanRequest) -> Instrument: ...
-
-    async def arm(self) -> None: ...
-
-    def exposures(self, count: int | None) -> AsyncIterator[Exposure]: ...
-
-    async def stop(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RunPlan:
-    """What a user asks for. `frames` None runs until stopped; `name` becomes part of the run's name."""
-
-    source: FrameSource
-    source_name: str
-    scan: ScanRequest
-    record: bool = True
-    frames: int | None = None
-    name: str = "run"
-    notes: str = ""
-    simulated: bool = False
-    keep_truth: bool = False
-    hold_after: bool = False
-    fuse_frames: int = 0
-
-
-@dataclass(slots=True)
-class Progress:
-    """How the present or last run stands."""
-
-    run: RunStarted
-    instrument: Instrument
-    plan: RunPlan
-    recorder: Recorder | None
-    frames: int = 0
-    last_frame: Instant | None = None
-    dose_electrons_per_m2: float = 0.0
-
-
-class RunPorts(Protocol):
-    """What a run needs of the node that it lives in."""
-
-    def join_state(self, start: Instant, end: Instant) -> Mapping[str, JoinedValue]: ...
-
-    def publish_start(self, run: RunStarted) -> None: ...
-
-    def publish_frame(self, frame: Frame, run: RunStarted) -> None: ...
-
-    def publish_finish(self, finished: RunFinished) -> None: ...
-
-    def acknowledge(self, run_id: str, sequence: int) -> None: ...
-
-    def tell(self, name: str, text: str, severity: str = "info", **details: Any) -> None: ...
-
-    def run_over(self, progress: Progress, reason: str, whole: bool) -> Awaitable[None]: ...
 
 
 class RunMachine:
@@ -110,9 +45,10 @@ class RunMachine:
         self.fault = ""
         self.progress: Progress | None = None
         self.recorder_times = RecorderTimes()
-        self._stop = asyncio.Event()
+        self._taker: FrameTaker | None = None
         self._task: asyncio.Task[None] | None = None
         self._arming: asyncio.Task[Progress] | None = None
+        self._armed_source: object = None
         self._armed_no_more = asyncio.Event()
         self._taking: asyncio.Task[str] | None = None
 
@@ -126,6 +62,7 @@ class RunMachine:
         if plan.frames is not None and not 1 <= plan.frames <= MAX_FRAMES:
             raise RequestRefused(f"{plan.frames} frames were asked for; ask for 1 to {MAX_FRAMES}, or none for endless")
         self._enter("armed")
+        self._armed_source = plan.source
         self._arming = asyncio.create_task(self._arm(plan), name="arm")
         try:
             progress = await self._arming
@@ -135,25 +72,31 @@ class RunMachine:
                 raise RequestRefused("aborted while arming", permitted=self.permitted) from None
             raise
         self.progress = progress
-        self._stop = asyncio.Event()
-        self._stop_reason = "stopped"
+        self._taker = FrameTaker(progress, self._ports, self._clock)
         self._ports.publish_start(progress.run)
         self._enter("acquiring")
-        digest = xxhash.xxh3_64()
-        self._taking = asyncio.create_task(self._take_frames(progress, digest), name="frames")
-        self._task = asyncio.create_task(self._acquire(progress, self._taking, digest), name="run")
+        self._taking = asyncio.create_task(self._taker.take_all(), name="frames")
+        self._task = asyncio.create_task(self._acquire(progress, self._taker, self._taking), name="run")
         return progress.run
 
     async def stop(self, reason: str = "stopped") -> None:
         """End in order; returns once the raw data are durable."""
         self._require("stop")
-        self._stop_reason = reason
-        self.end_soon()
+        self.end_soon(reason)
         await self._ended()
 
-    def end_soon(self) -> None:
+    def end_soon(self, reason: str) -> None:
         """Let a run that may be under way end in order, without waiting for it."""
-        self._stop.set()
+        if self._taker is not None:
+            self._taker.end(reason)
+
+    def cut_short(self, source: object, reason: str) -> None:
+        """`source` is being brought to rest from outside: if that ends a run, the run shall say so; one that only arms
+        is called off."""
+        if self.state == "armed" and self._arming is not None and self._armed_source is source:
+            self._arming.cancel()
+        elif self.state == "acquiring" and self._taker is not None and self._taker.source is source:
+            self._taker.cut_short = self._taker.cut_short or f"{CUT_SHORT}: {reason}"
 
     async def abort(self) -> None:
         """End now; what was recorded stays, marked incomplete."""
@@ -231,7 +174,7 @@ class RunMachine:
             times=self.recorder_times,
         )
 
-    async def _acquire(self, progress: Progress, taking: asyncio.Task[str], digest: xxhash.xxh3_64) -> None:
+    async def _acquire(self, progress: Progress, taker: FrameTaker, taking: asyncio.Task[str]) -> None:
         """A run, whatever ends it: frames, then `finishing`, then idle or fault. Only `taking` is ever cancelled: a
         task that is cancelled before its first step would leave the machine where it is."""
         whole = True
@@ -240,16 +183,16 @@ class RunMachine:
         except asyncio.CancelledError:
             reason, whole = self.fault or "aborted", False
         except (EclipsError, TimeoutError, OSError) as error:
-            self.fault = reason = str(error) or type(error).__name__
-            whole = False
+            self.fault = str(error) or type(error).__name__
+            reason, whole = _told(taker.cut_short, self.fault), False
         except Exception as error:
             log.exception("run %s", progress.run.run_id)
-            self.fault = reason = f"{type(error).__name__}: {error}"
-            whole = False
+            self.fault = f"{type(error).__name__}: {error}"
+            reason, whole = _told(taker.cut_short, self.fault), False
         self._enter("finishing", reason)
         try:
             await progress.plan.source.stop()
-            await self._finish(progress, reason, digest.hexdigest())
+            await self._finish(progress, reason, taker.digest)
         except (EclipsError, TimeoutError, OSError) as error:
             self.fault = self.fault or str(error)
             whole = False
@@ -259,45 +202,6 @@ class RunMachine:
             log.exception("after run %s", progress.run.run_id)
             self.fault = self.fault or f"{type(error).__name__}: {error}"
         self._enter("fault", self.fault) if self.fault else self._enter("idle")
-
-    async def _take_frames(self, progress: Progress, digest: xxhash.xxh3_64) -> str:
-        stopped = asyncio.create_task(self._stop.wait())
-        try:
-            async with aclosing(progress.plan.source.exposures(progress.plan.frames)) as exposures:  # type: ignore[type-var]
-                while True:
-                    coming = asyncio.ensure_future(anext(exposures))
-                    try:
-                        await asyncio.wait([coming, stopped], return_when=asyncio.FIRST_COMPLETED)
-                    finally:
-                        if not coming.done():
-                            coming.cancel()
-                            await asyncio.wait([coming])
-                    if coming.cancelled():
-                        return self._stop_reason
-                    try:
-                        exposure = coming.result()
-                    except StopAsyncIteration:
-                        if self._stop.is_set():
-                            return self._stop_reason
-                        whole = progress.frames == progress.plan.frames
-                        return "all frames were taken" if whole else "the source has ended"
-                    await _to_the_end(self._take(progress, exposure, digest))
-        finally:
-            stopped.cancel()
-
-    async def _take(self, progress: Progress, exposure: Exposure, digest: xxhash.xxh3_64) -> None:
-        state = self._ports.join_state(exposure.start, exposure.end)
-        frame = stamp(progress.run, progress.frames, exposure, state)
-        if progress.recorder is not None:
-            truth_m = exposure.truth_m if progress.plan.keep_truth else None
-            await asyncio.to_thread(progress.recorder.write_frame, frame, truth_m)
-        self._ports.publish_frame(frame, progress.run)
-        digest.update(frame.header.xxh3.encode())
-        progress.frames += 1
-        progress.last_frame = self._clock.now()
-        beam = progress.instrument.beam
-        electrons_per_pixel = beam.current_a * frame.header.optics.dwell_time_s / 1.602176634e-19
-        progress.dose_electrons_per_m2 += electrons_per_pixel / frame.header.optics.pixel_size_m**2
 
     async def _finish(self, progress: Progress, reason: str, digest: str) -> None:
         end = self._clock.now()
@@ -317,15 +221,5 @@ class RunMachine:
         self._ports.publish_finish(finished)
 
 
-async def _to_the_end(step: Coroutine[Any, Any, None]) -> None:
-    """Carry `step` out as a whole: who is cancelled meanwhile is so afterwards. A frame that is being recorded is
-    recorded, counted and published, or none of it."""
-    task, cancelled = asyncio.ensure_future(step), False
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            cancelled = True
-    task.result()
-    if cancelled:
-        raise asyncio.CancelledError
+def _told(cut_short: str, fault: str) -> str:
+    return f"{cut_short}; {fault}" if cut_short else fault

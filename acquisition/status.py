@@ -7,7 +7,7 @@ from typing import Any
 
 from acquisition.node import AcquisitionNode
 from acquisition.replay import ReplaySource
-from acquisition.run import Progress
+from acquisition.run_plan import Progress
 from acquisition.stream import RESULT_RING_BYTES
 
 NM2_PER_M2 = 1e18
@@ -42,7 +42,9 @@ def status_tree(node: AcquisitionNode) -> dict[str, Any]:
         "interlocks": node.guard.tree(),
         "relay": node.relay.tree() if node.relay else None,
         "recipe": node.recipes.tree() if node.recipes else None,
+        "control": node.driver.tree(),
         "workers": node.stream.workers(),
+        "models": node.models.tree(),
         "alarms": node.guard.alarms.tree(),
         "simulated": node.lab.simulated,
         "counters": _counters_tree(node),
@@ -134,6 +136,7 @@ def _device_trees(node: AcquisitionNode) -> dict[str, Any]:
             "connected": connection.connected,
             "reason": connection.reason,
             "gas": getattr(device, "gas", None),
+            "tag": node.device_changes.tag(device.name) if node.device_changes else "",
             "readings": {},
             "limits": {
                 name: {"low": limit.low, "high": limit.high, "setting": limit.setting} for name, limit in limits.items()

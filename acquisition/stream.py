@@ -17,11 +17,13 @@ from typing import Any
 import zmq
 
 from acquisition import wire
+from acquisition.allowed_keys import AllowedKeys
 from acquisition.clock import NANOSECONDS_PER_SECOND
 from acquisition.credit import WANTS, Credit, read_credit
 from acquisition.endpoints import CurveKeys, Endpoints
 from acquisition.errors import BadInput, MessageRejected
 from acquisition.frames import Event, Frame, Heartbeat, Result, RunFinished, RunStarted, StateSample
+from acquisition.model_order import ModelOrder
 from acquisition.ring import Backfill, Entry, Ring, WorkBoard
 from acquisition.socket_thread import MAX_PART_BYTES, SocketThread
 from acquisition.sockets import bind
@@ -57,8 +59,8 @@ raises `MessageRejected` for one that cannot belong to its frame."""
 class StreamServer:
     """Owns the data and the state socket of a node. All methods may be called from any thread.
 
-    `rejected` messages were damaged or no messages; `refused` results were sound but not needed: late, or the second
-    of their frame.
+    `rejected` messages were damaged, no messages, or of a peer whose key is allowed no more; `refused` results were
+    sound but not needed: late, or the second of their frame.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class StreamServer:
         # What cannot be delivered is told instead of dropped.
         self._data.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._state = bind(context, zmq.PUB, endpoints.state, keys, STATE_HIGH_WATER_MARK)
+        self._allowed = None if keys is None else AllowedKeys(keys.peers)
         self._take_result = take_result
         self._results = Ring(RESULT_RING_BYTES)
         self._board = WorkBoard(Ring(ring_bytes))
@@ -80,6 +83,7 @@ class StreamServer:
         self._workers: dict[bytes, WorkerSeen] = {}
         self._stalled: set[bytes] = set()
         self._about: dict[str, bytes] = {}
+        self._order: ModelOrder | None = None
         self._epoch = secrets.randbits(32)
         self.rejected = 0
         self.refused = 0
@@ -119,6 +123,16 @@ class StreamServer:
     def drop_run(self, run_id: str) -> None:
         """Forget the work of a run; results for it are refused by the taker from now on."""
         self._thread.post(lambda: self._board.drop_run(run_id))
+
+    def order_model(self, order: ModelOrder) -> None:
+        """Have every worker use another model set. Who asks for work without having heard of it is told again."""
+
+        def tell() -> None:
+            self._order = order
+            for identity in list(self._workers):
+                self._send(identity, [wire.dump_map(order.note)])
+
+        self._thread.post(tell)
 
     @property
     def skipped(self) -> int:
@@ -169,6 +183,9 @@ class StreamServer:
     def _on_data(self) -> None:
         identity, *parts = self._data.recv_multipart(copy=False)
         try:
+            if self._allowed is not None and not self._allowed.admits(identity):
+                self._forget(identity.bytes)
+                raise MessageRejected("its sender's key is allowed no more")
             self._on_message(identity.bytes, [part.buffer for part in parts])
         except (MessageRejected, BadInput) as error:
             self.rejected += 1
@@ -184,6 +201,8 @@ class StreamServer:
                 credit.after = 0
             if credit.wants == "work":
                 self._see_worker(credit)
+                if self._order is not None and not self._order.is_answered(credit.about):
+                    self._send(identity, [wire.dump_map(self._order.note)])
             self._credits[identity, credit.wants] = credit
             self._serve(credit)
         elif request.get("kind") == "result":

@@ -6,13 +6,16 @@ import difflib
 import math
 from collections.abc import Collection, Mapping
 
-from acquisition.devices import Limits
+from acquisition.devices import ConstantPower, Limits
 from acquisition.errors import BadInput, LimitExceeded
 from acquisition.interlocks import InterlockLimits
 from acquisition.lab import Lab
+from acquisition.live_figures import MEASURED, PREFIX
 from acquisition.recipes.steps import HELD, SETPOINTS, AnyStep, Hold, Move, Off, Ramp, Recipe, Set, Wait
 
 TOLD_AS = "refused whole; nothing was sent"
+FIGURES = tuple(f"{PREFIX}{name}" for name in MEASURED)
+"""May be waited for before they were ever read: a recipe starts its own run."""
 
 
 def check_recipe(recipe: Recipe, lab: Lab, interlocks: InterlockLimits, channels: Collection[str]) -> None:
@@ -20,7 +23,7 @@ def check_recipe(recipe: Recipe, lab: Lab, interlocks: InterlockLimits, channels
 
     `channels` are those that the lab reads at present. Both errors name step, key, value, limit and the way out.
     """
-    holds: dict[str, str] = {}  # setpoint in force -> channel
+    holds: dict[str, str] = {}  # device -> channel that it holds
     for number, step in enumerate(recipe.steps, 1):
         where = f"recipe {recipe.name}, step {number} ({step.do})"
         match step:
@@ -28,7 +31,7 @@ def check_recipe(recipe: Recipe, lab: Lab, interlocks: InterlockLimits, channels
                 _check_aim(where, step, lab, interlocks, holds)
             case Hold():
                 _check_hold(where, step, lab, interlocks, channels)
-                holds[_setpoint_name(step.by)] = step.channel
+                holds[step.by.partition(".")[0]] = step.channel
             case Wait(channel=str() as channel):
                 _check_channel(where, channel, channels)
             case Move():
@@ -36,8 +39,7 @@ def check_recipe(recipe: Recipe, lab: Lab, interlocks: InterlockLimits, channels
             case _:
                 _check_device(where, step, lab)
         if isinstance(step, Off):
-            device = step.device or (lab.heater.name if lab.heater else "")
-            holds = {setpoint: channel for setpoint, channel in holds.items() if not setpoint.startswith(f"{device}.")}
+            holds.pop(step.device or (lab.heater.name if lab.heater else ""), None)
 
 
 def limits_of(lab: Lab, by: str) -> Limits | None:
@@ -79,7 +81,7 @@ def _check_aim(where: str, step: Set | Ramp, lab: Lab, interlocks: InterlockLimi
     _check_value(where, limits_of(lab, by), step.value, f"{step.device} {step.key}")
     if isinstance(step, Ramp) and step.rate_per_s is not None:
         _check_speed(where, by, step.rate_per_s, lab)
-    holds.pop(_setpoint_name(by), None)
+    holds.pop(step.device or "", None)
 
 
 def _check_hold(where: str, step: Hold, lab: Lab, interlocks: InterlockLimits, channels: Collection[str]) -> None:
@@ -119,23 +121,27 @@ def _check_setpoint(where: str, by: str, lab: Lab) -> None:
     known = _setpoints(lab)
     if device not in known:
         raise BadInput(f"{where}: there is no device {device!r} with setpoints; {_nearest(device, known)}; {TOLD_AS}")
-    if SETPOINTS[key][0] != known[device]:
-        keys = [name for name, (setpoint, _) in SETPOINTS.items() if setpoint == known[device]]
+    if SETPOINTS[key][0] not in known[device]:
+        keys = [name for name, (setpoint, _) in SETPOINTS.items() if setpoint in known[device]]
         raise BadInput(f"{where}: {device} has no setpoint {key}; it has {' or '.join(keys)}; {TOLD_AS}")
 
 
-def _setpoints(lab: Lab) -> dict[str, str]:
-    found = {gas.name: "flow_mol_per_s" for gas in lab.gases}
+def _setpoints(lab: Lab) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {gas.name: ("flow_mol_per_s",) for gas in lab.gases}
     if lab.heater is not None:
-        found[lab.heater.name] = "current_a"
+        found[lab.heater.name] = ("current_a", "power_w") if isinstance(lab.heater, ConstantPower) else ("current_a",)
     if lab.pyrometer is not None:
-        found[lab.pyrometer.name] = "emissivity"
+        found[lab.pyrometer.name] = ("emissivity",)
     return found
 
 
 def _check_channel(where: str, channel: str, channels: Collection[str]) -> None:
+    if channel in FIGURES:
+        return
     if channel not in channels:
-        raise BadInput(f"{where}: there is no channel {channel!r}; {_nearest(channel, channels)}; {TOLD_AS}")
+        raise BadInput(
+            f"{where}: there is no channel {channel!r}; {_nearest(channel, (*channels, *FIGURES))}; {TOLD_AS}"
+        )
 
 
 def _check_held(where: str, quantity: str, value: float, interlocks: InterlockLimits) -> None:
@@ -168,11 +174,6 @@ def _check_value(where: str, limits: Limits | None, value: float, what: str) -> 
         limit=limit,
         setting=limits.setting,
     )
-
-
-def _setpoint_name(by: str) -> str:
-    device, _, key = by.partition(".")
-    return f"{device}.{SETPOINTS[key][0]}"
 
 
 def _nearest(given: str, known: Collection[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from acquisition.clock import Instant
 from acquisition.devices import Limits, Reading
 from acquisition.errors import EclipsError
+from acquisition.live_figures import PREFIX
 from acquisition.recipes.feedback import FeedbackLoop, LoopSettings
 from acquisition.recipes.steps import SETPOINTS, Hold
 
@@ -21,7 +22,8 @@ def usable(readings: Mapping[str, Reading], channel: str, now: Instant, stale_af
     """The newest reading of a channel. Raises `RecipeFailed` unless it is there, valid and fresh."""
     reading = readings.get(channel)
     if reading is None:
-        raise RecipeFailed(f"{channel} was never read")
+        way_out = "; is inference.metrology on, and does a run go on?" if channel.startswith(PREFIX) else ""
+        raise RecipeFailed(f"{channel} was never read{way_out}")
     age_s = now.seconds_since(reading.instant)
     if not reading.valid or not math.isfinite(reading.value):
         raise RecipeFailed(f"{channel} is invalid: {reading.reason or reading.value}")
@@ -44,6 +46,8 @@ class Held:
         per_s = math.inf if spec.per_s is None else spec.per_s
         self._loop = FeedbackLoop(LoopSettings(spec.gain, spec.integral_s, low, high, per_s), output)
         self._instant = reading.instant
+        # A gap in the readings is no reason for one great step; figures come as seldom as their frames.
+        self._longest_s = spec.stale_after_s if spec.channel.startswith(PREFIX) else 1.0
 
     @property
     def output(self) -> float:
@@ -60,8 +64,7 @@ class Held:
         if elapsed_s <= 0:
             return None
         before, self._instant, self.reading = self.output, reading.instant, reading.value
-        # A gap in the readings is no reason for one great step.
-        output = self._loop.update(self.target, reading.value, min(elapsed_s, 1.0))
+        output = self._loop.update(self.target, reading.value, min(elapsed_s, self._longest_s))
         return None if output == before else output * self.factor
 
     def tree(self) -> dict[str, Any]:

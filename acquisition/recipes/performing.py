@@ -13,6 +13,7 @@ from acquisition.recipes.steps import (
     HELD,
     READ_BACK,
     SETPOINTS,
+    STALE_AFTER_S,
     AnyStep,
     Arm,
     Hold,
@@ -32,7 +33,6 @@ LONGEST_TICK_S = 1.0
 """What the program slept through beyond this is not made up for: no setpoint jumps."""
 LEAD_S = 2.0
 """A held target runs ahead of its reading by at most what the ramp covers in this time."""
-STALE_AFTER_S = 3.0
 EMISSION_WITHIN_S = 3.0
 TOLD_HOLDS_S = 10.0
 COMMAND_PATIENCE_S = 10.0
@@ -54,6 +54,7 @@ class Performance:
         self.timeouts: list[str] = []
         self._ports = ports
         self._armed: Instant | None = None
+        self._commanded: dict[str, Instant] = {}
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     @property
@@ -108,8 +109,8 @@ class Performance:
                 self._held(step.key).target = step.value
             case Set(device=str() as device):
                 setpoint, factor = SETPOINTS[step.key]
-                self.holds.pop(f"{device}.{setpoint}", None)
-                await ports.command("set", {"device": device, "values": {setpoint: step.value * factor}})
+                self.holds.pop(device, None)
+                await self._set(device, setpoint, step.value * factor)
             case Ramp() if step.key in HELD:
                 await self._ramp_target(step, self._held(step.key))
             case Ramp(device=str() as device):
@@ -144,18 +145,17 @@ class Performance:
 
     async def _wait_for(self, step: Wait) -> None:
         channel, timeout_s = step.channel or "", step.timeout_s or 0.0
-        met_for_s = -1.0
+        met_for_s, frames_met, seen = -1.0, 0, None
         while True:
             try:
-                value = usable(self._ports.readings(), channel, self._ports.clock.now(), STALE_AFTER_S).value
-                shown, met = f"{value:g}", step.met_by(value)
+                reading = usable(self._ports.readings(), channel, self._ports.clock.now(), step.stale_after_s)
+                shown, met = f"{reading.value:g}", step.met_by(reading.value)
+                frames_met += reading.instant != seen
+                seen = reading.instant
             except RecipeFailed as error:
                 shown, met = str(error), False
-            if not met:
-                met_for_s = -1.0
-            elif met_for_s < 0:
-                met_for_s = 0.0
-            if met_for_s >= step.for_s:
+            met_for_s, frames_met = (max(met_for_s, 0.0), frames_met) if met else (-1.0, 0)
+            if met_for_s >= step.for_s and frames_met >= step.for_frames:
                 return
             if self.step_elapsed_s >= timeout_s:
                 break
@@ -169,22 +169,23 @@ class Performance:
 
     async def _ramp_setpoint(self, step: Ramp, device: str) -> None:
         setpoint, factor = SETPOINTS[step.key]
-        self.holds.pop(f"{device}.{setpoint}", None)
-        start = self._present(device, setpoint) / factor
+        self.holds.pop(device, None)
+        start = await self._present(device, setpoint) / factor
+        self.step_elapsed_s = 0.0
         rate = step.rate_per_s
         seconds = step.over_s if rate is None or step.over_s is not None else abs(step.value - start) / rate
         self.step_expected_s = seconds = seconds or 0.0
-        values: dict[str, Any] = {"start": start, "end": step.value, "seconds": seconds}
-        self._tell("ramp", f"{device} {step.key}: {start:g} to {step.value:g} in {seconds:.3g} s", **values)
+        text = f"{device} {step.key}: {start:g} to {step.value:g} in {seconds:.3g} s"
+        self._tell("ramp", text, start=start, end=step.value, seconds=seconds)
         sent = start
         while self.step_elapsed_s < seconds:
             await self._pass()
             share = min(self.step_elapsed_s / seconds, 1.0)
             value = start + share * (step.value - start)
             if value != sent:
-                await self._ports.steer(device, setpoint, value * factor)
+                await self._steer(device, setpoint, value * factor)
                 sent = value
-        await self._ports.command("set", {"device": device, "values": {setpoint: step.value * factor}})
+        await self._set(device, setpoint, step.value * factor)
 
     async def _ramp_target(self, step: Ramp, held: Held) -> None:
         """The target waits for its reading, so that what cannot follow is not driven to its utmost."""
@@ -192,9 +193,8 @@ class Performance:
         rate = step.rate_per_s or abs(way) / (step.over_s or 1.0)
         self.step_expected_s = expected_s = abs(way) / rate if rate else 0.0
         timeout_s = 2 * expected_s + 60 if step.timeout_s is None else step.timeout_s
-        values: dict[str, Any] = {"start": start, "end": step.value, "seconds": expected_s}
         text = f"target of {held.spec.channel}: {start:g} to {step.value:g} in {expected_s:.3g} s"
-        self._tell("ramp", text, **values)
+        self._tell("ramp", text, start=start, end=step.value, seconds=expected_s)
         while held.target != step.value:
             elapsed_s = await self._pass()
             left = step.value - held.target
@@ -213,9 +213,10 @@ class Performance:
         device, _, key = step.by.partition(".")
         setpoint, factor = SETPOINTS[key]
         self._require_emission(device)
+        present = await self._present(device, setpoint) / factor
         reading = usable(self._ports.readings(), step.channel, self._ports.clock.now(), step.stale_after_s)
-        held = Held(step, reading, self._present(device, setpoint) / factor, limits_of(self._ports.lab, step.by))
-        self.holds[f"{device}.{setpoint}"] = held
+        held = Held(step, reading, present, limits_of(self._ports.lab, step.by))
+        self.holds[device] = held
         self._tell("hold", f"{step.channel} is held at {held.target:g} by {step.by}", **held.tree())
 
     def _require_emission(self, device: str) -> None:
@@ -229,17 +230,31 @@ class Performance:
         self._armed = self._ports.clock.now()
 
     async def _off(self, device: str) -> None:
-        self.holds = {setpoint: held for setpoint, held in self.holds.items() if held.device != device}
+        self.holds.pop(device, None)
         if self._ports.lab.heater is not None and device == self._ports.lab.heater.name:
             self._armed = None
         await self._ports.command("off", {"device": device})
+        self._commanded[device] = self._ports.clock.now()
 
     def _held(self, key: str) -> Held:
         return next(held for held in self.holds.values() if held.spec.channel.endswith(f".{key}"))
 
-    def _present(self, device: str, setpoint: str) -> float:
-        channel = f"{device}.{READ_BACK.get(setpoint, setpoint)}"
-        return usable(self._ports.readings(), channel, self._ports.clock.now(), STALE_AFTER_S).value
+    async def _set(self, device: str, setpoint: str, value: float) -> None:
+        await self._ports.command("set", {"device": device, "values": {setpoint: value}})
+        self._commanded[device] = self._ports.clock.now()
+
+    async def _steer(self, device: str, setpoint: str, value: float) -> None:
+        await self._ports.steer(device, setpoint, value)
+        self._commanded[device] = self._ports.clock.now()
+
+    async def _present(self, device: str, setpoint: str) -> float:
+        """As read after the last that the device was told: what was read before would bring an old setpoint back."""
+        channel, clock = f"{device}.{READ_BACK.get(setpoint, setpoint)}", self._ports.clock
+        while True:
+            reading = usable(self._ports.readings(), channel, clock.now(), STALE_AFTER_S)
+            if device not in self._commanded or reading.instant.seconds_since(self._commanded[device]) > 0:
+                return reading.value
+            await self._pass()
 
     async def _pass(self) -> float:
         """Let one tick of the recipe's time go by; returns its seconds."""
@@ -265,7 +280,7 @@ class Performance:
             for held in list(self.holds.values()):
                 value = held.follow(self._ports.readings(), now)
                 if value is not None and held in self.holds.values():
-                    await self._ports.steer(held.device, held.setpoint, value)
+                    await self._steer(held.device, held.setpoint, value)
             if self.holds and now.seconds_since(told) >= TOLD_HOLDS_S:
                 told = now
                 for held in self.holds.values():

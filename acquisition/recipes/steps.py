@@ -10,15 +10,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 MOL_PER_S_PER_SCCM = 7.436e-7
 MOST_STEPS = 500
 SECONDS_PER_WEEK = 7 * 86400.0
+STALE_AFTER_S = 3.0
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=SECONDS_PER_WEEK, allow_inf_nan=False)]
+StaleAfter = Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=80)]
 Text = Annotated[str, Field(max_length=1000)]
 
 SETPOINTS: Mapping[str, tuple[str, float]] = {
     "current_a": ("current_a", 1.0),
+    "power_w": ("power_w", 1.0),
     "flow_sccm": ("flow_mol_per_s", MOL_PER_S_PER_SCCM),
     "flow_mol_per_s": ("flow_mol_per_s", 1.0),
     "emissivity": ("emissivity", 1.0),
@@ -46,6 +49,7 @@ class _Aim(Step):
 
     device: Name | None = None
     current_a: Number | None = None
+    power_w: Number | None = None
     flow_sccm: Number | None = None
     flow_mol_per_s: Number | None = None
     emissivity: Number | None = None
@@ -86,6 +90,7 @@ class Ramp(_Aim):
 
     do: Literal["ramp"]
     current_a_per_s: Positive | None = None
+    power_w_per_s: Positive | None = None
     flow_sccm_per_s: Positive | None = None
     temperature_k_per_s: Positive | None = None
     pressure_pa_per_s: Positive | None = None
@@ -94,7 +99,8 @@ class Ramp(_Aim):
 
     @model_validator(mode="after")
     def _one_pace(self) -> Self:
-        keys = ("current_a_per_s", "flow_sccm_per_s", "temperature_k_per_s", "pressure_pa_per_s", "over_s")
+        paced = ("current_a", "power_w", "flow_sccm", "temperature_k", "pressure_pa")
+        keys = [*(f"{key}_per_s" for key in paced), "over_s"]
         given = [key for key in keys if getattr(self, key) is not None]
         fitting = [key for key in (f"{self.key}_per_s", "over_s") if key in keys]
         if len(given) != 1 or given[0] not in fitting:
@@ -113,7 +119,8 @@ class Hold(Step):
 
     `gain` is in the unit of `by` per unit of the channel, `integral_s` the time in which a lasting error doubles its
     answer; `low`, `high` and `per_s` bound the setpoint and its speed, in the unit of `by`. Without a target the
-    present reading is kept, from which a ramp may start.
+    present reading is kept, from which a ramp may start. A figure of the heights (`figures.step_velocity_m_per_s`) is
+    as old as its frame: give a `stale_after_s` of some frame intervals.
     """
 
     do: Literal["hold"]
@@ -125,7 +132,7 @@ class Hold(Step):
     low: Number | None = None
     high: Number | None = None
     per_s: Positive | None = None
-    stale_after_s: Annotated[float, Field(gt=0, le=60)] = 3.0
+    stale_after_s: StaleAfter = STALE_AFTER_S
 
     @model_validator(mode="after")
     def _steers_a_setpoint(self) -> Self:
@@ -139,7 +146,9 @@ class Hold(Step):
 
 class Wait(Step):
     """For `seconds`, or until `channel` (SI, as the status names it) is `above`, `below`, or within `tolerance` of
-    `near`, for `for_s` on end. A condition has a timeout, after which the recipe fails or goes on."""
+    `near`, for `for_s` on end and for `for_frames` readings on end, which for a figure of the heights are frames. A
+    condition has a timeout, after which the recipe fails or goes on; a reading older than `stale_after_s` meets none.
+    """
 
     do: Literal["wait"]
     seconds: Seconds | None = None
@@ -149,6 +158,8 @@ class Wait(Step):
     near: Number | None = None
     tolerance: Positive | None = None
     for_s: Seconds = 0.0
+    for_frames: Annotated[int, Field(ge=1, le=10_000)] = 1
+    stale_after_s: StaleAfter = STALE_AFTER_S
     timeout_s: Seconds | None = None
     on_timeout: Literal["fail", "go_on"] = "fail"
 
@@ -157,7 +168,9 @@ class Wait(Step):
         conditions = [key for key in ("above", "below", "near") if getattr(self, key) is not None]
         if (self.seconds is None) == (self.channel is None):
             raise ValueError("give either seconds, or a channel with a condition")
-        if self.seconds is not None and (conditions or self.tolerance or self.timeout_s is not None or self.for_s):
+        if self.seconds is not None and (
+            conditions or self.tolerance or self.timeout_s is not None or self.for_s or self.for_frames > 1
+        ):
             raise ValueError("seconds are waited for without a condition: give seconds alone")
         if self.channel is not None:
             if len(conditions) != 1:

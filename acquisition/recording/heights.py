@@ -11,7 +11,7 @@ import numpy as np
 from acquisition.errors import EclipsError
 from acquisition.frames import Result
 from acquisition.recording.journal import Journal, encode_line
-from acquisition.recording.manifest import JOURNAL, read_manifest, replace_path, write_manifest
+from acquisition.recording.manifest import JOURNAL, ModelUse, read_manifest, replace_path, with_model, write_manifest
 from acquisition.recording.reader import RecordedRun
 from acquisition.recording.tiff_series import TiffSeries
 from acquisition.recording.writer import result_line
@@ -31,11 +31,11 @@ def replace_heights(run: Path, results: Iterable[Result]) -> int:
         journal.cut(recorded.journal_bytes)
         series = TiffSeries(run, "heights", recorded.manifest.pixel_size_m, value_unit="metres", suffix=NEW)
         lines: list[bytes] = []
-        model = recorded.manifest.model
+        models: tuple[ModelUse, ...] = ()
         try:
             for result in results:
                 lines.append(encode_line(result_line(result, series.append(result.height_m[np.newaxis]))))
-                model = result.header.model
+                models = with_model(models, result.header.model, result.header.sequence)
             series.close()
             journal.append(b"".join(lines))
             journal.sync()
@@ -50,7 +50,8 @@ def replace_heights(run: Path, results: Iterable[Result]) -> int:
             replace_path(run / (name + NEW), run / name)
         for stale in sorted(run.glob("heights-*.tif"))[len(series.names) :]:
             stale.unlink()
-    manifest = recorded.manifest.changed(heights=len(lines), model=model)
+    model = models[-1].name if models else recorded.manifest.model
+    manifest = recorded.manifest.changed(heights=len(lines), model=model, models=models)
     if len(lines) == len(recorded.frames) and recorded.finished is not None and manifest.status != "recovered":
         reason = recorded.finished.reason
         manifest = manifest.changed(status="complete", frames=len(recorded.frames), reason=reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,7 @@ from typing import Any, BinaryIO
 import xxhash
 
 from acquisition.errors import BadInput
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such lock: there, whoever repairs a run has to know that nobody records it
-    fcntl = None  # type: ignore[assignment]
+from acquisition.recording import lock
 
 MAX_LINE_BYTES = 2**20
 _CHECK = b', "check": "'
@@ -31,14 +27,9 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab", buffering=0)
-        try:
-            if fcntl is not None:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock.hold(self._file):
             self._file.close()
-            raise BadInput(f"{path.parent} is being written by another program: wait until that has ended") from None
-        except OSError:
-            pass  # some network disks know no locks
+            raise BadInput(f"{path.parent} is being written by another program: wait until that has ended")
         self._end = os.fstat(self._file.fileno()).st_size
 
     def append(self, lines: bytes) -> None:
@@ -65,7 +56,10 @@ class Journal:
         return self._file.fileno()
 
     def close(self) -> None:
-        self._file.close()
+        """Let others write. Harmless when closed."""
+        if not self._file.closed:
+            lock.release(self._file)
+            self._file.close()
 
     def __enter__(self) -> Journal:
         return self
@@ -83,6 +77,15 @@ class JournalScan:
     lines: list[dict[str, Any]]
     whole_bytes: int
     damaged: int
+
+
+@dataclass(frozen=True, slots=True)
+class JournalLine:
+    """The bytes from `begin` to before `end`, newline included, and what they say; `tree` is None where damaged."""
+
+    begin: int
+    end: int
+    tree: dict[str, Any] | None
 
 
 def encode_line(tree: Mapping[str, Any]) -> bytes:
@@ -105,20 +108,38 @@ def decode_line(line: bytes) -> dict[str, Any] | None:
 
 
 def scan_journal(path: Path, start: int = 0) -> JournalScan:
-    """Read from byte `start`. A line that ends but does not hold is damaged; an end without newline is a torn tail,
-    or a line that is being written. Raises OSError."""
+    """All of it from byte `start`, in memory. Raises OSError."""
     lines: list[dict[str, Any]] = []
     whole_end, damaged = start, 0
-    with path.open("rb") as file:
-        file.seek(start)
-        for raw in _whole_lines(file):
-            whole_end = file.tell()
-            tree = None if raw is None else decode_line(raw)
-            if tree is None:
-                damaged += 1
-            else:
-                lines.append(tree)
+    for line in walk_journal(path, start):
+        whole_end = line.end
+        if line.tree is None:
+            damaged += 1
+        else:
+            lines.append(line.tree)
     return JournalScan(lines, whole_end, damaged)
+
+
+def walk_journal(path: Path, start: int = 0) -> Iterator[JournalLine]:
+    """Whole lines from byte `start`, one in memory at a time. A line that ends but does not hold is damaged; an end
+    without newline is a torn tail, or a line that is being written. Raises OSError."""
+    with path.open("rb") as file:
+        begin = file.seek(start)
+        for raw in _whole_lines(file):
+            end = file.tell()
+            yield JournalLine(begin, end, None if raw is None else decode_line(raw))
+            begin = end
+
+
+def read_lines(path: Path, begins: Iterable[int]) -> Iterator[dict[str, Any]]:
+    """What the lines that begin at those bytes say. Raises OSError, and ValueError where there is no sound line."""
+    with path.open("rb") as file:
+        for begin in begins:
+            file.seek(begin)
+            tree = decode_line(file.readline(MAX_LINE_BYTES).removesuffix(b"\n"))
+            if tree is None:
+                raise ValueError(f"no sound line begins at byte {begin}")
+            yield tree
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[bytes | None]:

@@ -26,8 +26,17 @@ _Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True, slots=True)
+class ModelUse:
+    """`name` made the heights of frame `from_frame` and of those after it, until the next one."""
+
+    name: str
+    from_frame: _Count
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
-    """`status`: recording | complete | incomplete | recovered. `reason` says why a run is not complete."""
+    """`status`: recording | complete | incomplete | recovered. `reason` says why a run is not complete. `model` is the
+    last of `models`, which recordings of before have not; while a run is recorded they are in order of arrival."""
 
     schema: int
     run_id: str
@@ -46,9 +55,15 @@ class Manifest:
     digest: str = ""
     reason: str = ""
     model: str = ""
+    models: tuple[ModelUse, ...] = ()
 
     def changed(self, **changes: object) -> Manifest:
         return replace(self, **changes)  # type: ignore[arg-type]
+
+
+def with_model(models: tuple[ModelUse, ...], name: str, frame: int) -> tuple[ModelUse, ...]:
+    """`models` after `name` made the height of `frame`, the next one in order."""
+    return models if models and models[-1].name == name else (*models, ModelUse(name, frame))
 
 
 class DamagedManifest(BadInput):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +15,23 @@ from acquisition import wire
 from acquisition.errors import BadInput, EclipsError
 from acquisition.frames import Event, Frame, FrameHeader, ResultHeader, RunFinished, RunStarted, StateSample, checksum
 from acquisition.instrument import Instrument, load_instrument
-from acquisition.recording.journal import scan_journal
+from acquisition.recording.journal import read_lines, walk_journal
+from acquisition.recording.line_index import LineIndex
 from acquisition.recording.manifest import INSTRUMENT, JOURNAL, Manifest, read_manifest
 from acquisition.recording.tiff_series import PLACE, Place, read_pages
+
+T = TypeVar("T")
+Tree = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedFrame:
+    """`truth_xxh3` is empty where no truth was kept, and in recordings that were made before it was written."""
+
     header: FrameHeader
     place: Place
     truth: Place | None
+    truth_xxh3: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +45,8 @@ class RecordedRun:
     """A run on disk, complete or not, even while it is being recorded (`refresh` follows it).
 
     `frames` and `heights` are by sequence number in order; a later journal line about a height replaces an earlier
-    one. Raises `BadInput` where `path` is not a recorded run.
+    one. What the journal says is read from it when it is asked for: 16 bytes a line stay in memory, so that a run of
+    any length opens. Raises `BadInput` where `path` is not a recorded run.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,10 +55,10 @@ class RecordedRun:
         self.instrument: Instrument = _instrument(path)
         self.run: RunStarted | None = None
         self.finished: RunFinished | None = None
-        self.frames: dict[int, RecordedFrame] = {}
-        self.heights: dict[int, RecordedHeight] = {}
-        self.states: list[StateSample] = []
-        self.events: list[Event] = []
+        self.frames = LineIndex(lambda begin: self._again([begin], _recorded_frame)[0])
+        self.heights = LineIndex(lambda begin: self._again([begin], _recorded_height)[0])
+        self._states = array("q")
+        self._events = array("q")
         self.damaged_lines = 0
         self.journal_bytes = 0
         self.refresh()
@@ -58,7 +67,9 @@ class RecordedRun:
         """Take in what was recorded since."""
         self.manifest = read_manifest(self.path)
         try:
-            scan = scan_journal(self.path / JOURNAL, self.journal_bytes)
+            for line in walk_journal(self.path / JOURNAL, self.journal_bytes):
+                self.journal_bytes = line.end
+                self._take(line.begin, line.tree)
         except FileNotFoundError:
             raise BadInput(
                 f"{self.path} has no {JOURNAL}: nothing in it can be located; bring it back from a copy, or take its "
@@ -66,10 +77,16 @@ class RecordedRun:
             ) from None
         except OSError as error:
             raise BadInput(f"{self.path / JOURNAL} cannot be read: {error}") from error
-        self.journal_bytes = scan.whole_bytes
-        self.damaged_lines += scan.damaged
-        for tree in scan.lines:
-            self._take(tree)
+
+    @property
+    def states(self) -> list[StateSample]:
+        """In the order of the journal."""
+        return self._again(self._states, wire.from_tree)
+
+    @property
+    def events(self) -> list[Event]:
+        """In the order of the journal."""
+        return self._again(self._events, wire.from_tree)
 
     @property
     def sequences(self) -> list[int]:
@@ -96,11 +113,13 @@ class RecordedRun:
         return Frame(header, images)
 
     def read_truth(self, sequence: int) -> NDArray[np.float32] | None:
-        """(H, W) float32 metres of a simulated run that kept its truth, else None."""
+        """(H, W) float32 metres of a simulated run that kept its truth, else None. Raises `BadInput` when damaged."""
         recorded = self._frame(sequence)
         if recorded.truth is None:
             return None
         truth_m: NDArray[np.float32] = read_pages(self.path, recorded.truth, recorded.header.shape, "float32")[0]
+        if recorded.truth_xxh3 and checksum(truth_m) != recorded.truth_xxh3:
+            raise BadInput(f"the truth of frame {sequence} of {self.path} is damaged: reconstruct without it")
         return truth_m
 
     def read_height(self, sequence: int) -> NDArray[np.float32]:
@@ -127,29 +146,48 @@ class RecordedRun:
             span = f"{self.sequences[0]} to {self.sequences[-1]}" if self.frames else "none"
             raise BadInput(f"frame {sequence} was not recorded in {self.path} (recorded: {span})") from None
 
-    def _take(self, tree: dict[str, Any]) -> None:
+    def _take(self, begin: int, tree: Tree | None) -> None:
         try:
+            if tree is None:
+                raise ValueError("the line is damaged")
             header = wire.from_tree(tree)
             if isinstance(header, FrameHeader):
-                truth = tree.get("truth")
-                place = PLACE.validate_python(tree.get("place"))
-                kept_truth = None if truth is None else PLACE.validate_python(truth)
-                if header.dtype != "uint16" or min(header.shape) < 1 or len(place.offsets) != header.shape[0]:
-                    raise ValueError(f"frame {header.sequence} cannot lie where the journal says")
-                self.frames[header.sequence] = RecordedFrame(header, place, kept_truth)
+                self.frames.put(_recorded_frame(tree).header.sequence, begin)
             elif isinstance(header, ResultHeader):
-                place = PLACE.validate_python(tree.get("place"))
-                self.heights[header.sequence] = RecordedHeight(header, place, str(tree.get("height_xxh3")))
+                self.heights.put(_recorded_height(tree).header.sequence, begin)
             elif isinstance(header, RunStarted):
                 self.run = header
             elif isinstance(header, RunFinished):
                 self.finished = header
             elif isinstance(header, StateSample):
-                self.states.append(header)
+                self._states.append(begin)
             elif isinstance(header, Event):
-                self.events.append(header)
-        except (EclipsError, ValueError):
+                self._events.append(begin)
+        except (EclipsError, ValueError, OverflowError):
             self.damaged_lines += 1
+
+    def _again(self, begins: Iterable[int], read: Callable[[Tree], T]) -> list[T]:
+        """What the lines say that were found there before."""
+        try:
+            return [read(tree) for tree in read_lines(self.path / JOURNAL, begins)]
+        except (EclipsError, OSError, ValueError) as error:
+            raise BadInput(
+                f"{self.path / JOURNAL} was changed since the run was opened ({error}): open it again"
+            ) from error
+
+
+def _recorded_frame(tree: Tree) -> RecordedFrame:
+    header: FrameHeader = wire.from_tree(tree)
+    place, truth = PLACE.validate_python(tree.get("place")), tree.get("truth")
+    if header.dtype != "uint16" or min(header.shape) < 1 or len(place.offsets) != header.shape[0]:
+        raise ValueError(f"frame {header.sequence} cannot lie where the journal says")
+    kept_truth = None if truth is None else PLACE.validate_python(truth)
+    return RecordedFrame(header, place, kept_truth, str(tree.get("truth_xxh3", "")))
+
+
+def _recorded_height(tree: Tree) -> RecordedHeight:
+    place = PLACE.validate_python(tree.get("place"))
+    return RecordedHeight(wire.from_tree(tree), place, str(tree.get("height_xxh3")))
 
 
 def _instrument(path: Path) -> Instrument:

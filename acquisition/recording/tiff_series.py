@@ -122,8 +122,7 @@ def read_pages(folder: Path, place: Place, shape: Sequence[int], dtype: str) -> 
     """
     page_shape = tuple(shape[-2:])
     little_endian = np.dtype(dtype).newbyteorder("<")
-    count = page_shape[0] * page_shape[1]
-    page_bytes = count * little_endian.itemsize
+    page_bytes = page_shape[0] * page_shape[1] * little_endian.itemsize
     starts, ends = place.offsets, (0, *(offset + page_bytes for offset in place.offsets))
     if any(start < end for start, end in zip(starts, ends, strict=False)):
         raise BadInput(f"pages of {folder / place.file} would overlap at bytes {starts}: their place is damaged")
@@ -131,12 +130,13 @@ def read_pages(folder: Path, place: Place, shape: Sequence[int], dtype: str) -> 
         with (folder / place.file).open("rb") as file:
             if os.fstat(file.fileno()).st_size < ends[-1]:
                 raise BadInput(f"{folder / place.file} ends inside page {place.page}; try `eclips repair`")
-            images = np.empty((len(starts), *page_shape), dtype)
+            images = np.empty((len(starts), *page_shape), little_endian)
             for image, offset in zip(images, starts, strict=True):
                 file.seek(offset)
-                image[...] = np.fromfile(file, little_endian, count).reshape(page_shape)
+                if file.readinto(image.reshape(-1).view(np.uint8)) != page_bytes:
+                    raise ValueError(f"it ends at byte {file.tell()}, inside a page")
     except FileNotFoundError:
         raise BadInput(f"{folder / place.file} is missing: bring it back from a copy") from None
     except (OSError, ValueError) as error:
         raise BadInput(f"{folder / place.file} cannot be read: {error}") from error
-    return images
+    return images.astype(dtype, copy=False)

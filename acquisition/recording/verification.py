@@ -26,12 +26,14 @@ Span = tuple[int, int]
 @dataclass(frozen=True, slots=True)
 class Verification:
     """`findings` are for people, worst first, each with its way out; empty means that every checksum and count holds.
-    `sequences` are the frames that the journal has, `mended` what `repair` did before it looked."""
+    `sequences` are the frames that the journal has, `mended` what `repair` did before it looked, `ended` what ended the
+    run, as far as that is known."""
 
     sequences: tuple[int, ...]
     heights: int
     findings: tuple[str, ...]
     mended: tuple[str, ...] = ()
+    ended: str = ""
 
     @property
     def frames(self) -> int:
@@ -49,13 +51,13 @@ def verify(path: Path) -> Verification:
     findings += [*_chains(run), *_counts(run)]
     if run.manifest.status in ("recording", "incomplete"):
         findings.append(f"status is {run.manifest.status}: {run.manifest.reason or 'the run was not closed'}")
-    return Verification(tuple(run.sequences), len(run.heights), tuple(findings))
+    return Verification(tuple(run.sequences), len(run.heights), tuple(findings), ended=_ended(run))
 
 
 def gaps(run: RecordedRun, first: int = 0, last: int | None = None) -> list[Span]:
     """Frames from `first` to `last` (to the end that the run once had, if None) that were not recorded."""
     end = last_sequence(run) if last is None else last
-    sequences = [first - 1, *(number for number in sorted(run.frames) if first <= number <= end), end + 1]
+    sequences = [first - 1, *(number for number in run.frames if first <= number <= end), end + 1]
     return [(before + 1, after - 1) for before, after in pairwise(sequences) if after - before > 1]
 
 
@@ -204,6 +206,14 @@ def _chains(run: RecordedRun) -> list[str]:
         if len(linked) >= known and path.stat().st_size > max(end, 8):
             findings.append(f"{file} ends in {path.stat().st_size - end} torn bytes; `eclips repair` cuts them")
     return findings
+
+
+def _ended(run: RecordedRun) -> str:
+    if run.finished is None:
+        return ""
+    expected, reason = run.manifest.expected_frames, run.finished.reason
+    few = expected is not None and run.finished.frames < expected
+    return f"{reason} ({run.finished.frames} of the {expected} frames that were asked for)" if few else reason
 
 
 def _counts(run: RecordedRun) -> list[str]:

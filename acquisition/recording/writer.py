@@ -25,7 +25,15 @@ from acquisition.frames import Event, Frame, Result, RunFinished, RunStarted, St
 from acquisition.instrument import Instrument
 from acquisition.recording.disk import Reserve
 from acquisition.recording.journal import Journal, encode_line
-from acquisition.recording.manifest import INSTRUMENT, JOURNAL, Manifest, replace_file, sync_folder, write_manifest
+from acquisition.recording.manifest import (
+    INSTRUMENT,
+    JOURNAL,
+    Manifest,
+    replace_file,
+    sync_folder,
+    with_model,
+    write_manifest,
+)
 from acquisition.recording.manifest import SCHEMA as RECORDING_SCHEMA
 from acquisition.recording.repair import cut_torn_tails
 from acquisition.recording.tiff_series import PLACE, Place, TiffSeries
@@ -92,7 +100,9 @@ class Recorder:
             place = self._frames.append(frame.images)
             line = {**wire.to_tree(frame.header), "place": PLACE.dump_python(place, mode="json")}
             if truth_m is not None:
+                truth_m = np.ascontiguousarray(truth_m, np.float32)
                 line["truth"] = PLACE.dump_python(self._truth.append(truth_m[np.newaxis]), mode="json")
+                line["truth_xxh3"] = checksum(truth_m)
             self._log(line)
             self._sequences.append(frame.header.sequence)
             self._digest.update(frame.header.xxh3.encode())
@@ -110,6 +120,8 @@ class Recorder:
         that was not recorded, or a height of another size."""
         sequence, shape = result.header.sequence, result.height_m.shape
         with self._guard():
+            if self._closing.is_set():
+                return f"run {self.run.run_id} is closed"
             if sequence in self._heights_done:
                 return f"frame {sequence} has its height already"
             if not self._is_recorded(sequence):
@@ -119,7 +131,9 @@ class Recorder:
             place = self._heights.append(result.height_m[np.newaxis])
             self._log(result_line(result, place))
             self._heights_done.add(sequence)
-            self.manifest = self.manifest.changed(heights=len(self._heights_done), model=result.header.model)
+            model = result.header.model
+            models = with_model(self.manifest.models, model, sequence)
+            self.manifest = self.manifest.changed(heights=len(self._heights_done), model=model, models=models)
         return ""
 
     def finish_frames(self, finished: RunFinished) -> None:
@@ -160,9 +174,10 @@ class Recorder:
         What a disk that failed left torn is cut off, and the run is then `incomplete` whatever was asked for; raises
         `RecordingFailed` when that is not what was asked for, or not even the manifest can be written.
         """
-        if self._closing.is_set():
-            return
-        self._closing.set()
+        with self._lock:
+            if self._closing.is_set():
+                return
+            self._closing.set()
         self._unsynced.set()
         self._syncer.join()
         with suppress(RecordingFailed), self._disk():
