@@ -27,6 +27,7 @@ NOISE_BLOCK_STEP = 4
 LEAST_GAIN = 1.0e-3
 ROBUST_SIGMA = 1.4826
 SMALL_FRAME = 4096
+USUAL_BAND = (0.9, 1.15)
 
 Floats = NDArray[np.float64]
 
@@ -38,7 +39,8 @@ class Calibration:
     `response`: (S, 3), columns x, y, b of the module's equation, scaled so that the b of all segments add up to 1:
     kappa then is the number of electrons, summed over the segments, that a level pixel as bright would give.
     `inversion`: (3, S), its pseudo-inverse. `gain_counts_per_electron`, `dark_counts`: (S,). `estimated` names what
-    the instrument file leaves open, and how it was found instead.
+    the instrument file leaves open, and how it was found instead. `residual_band`: between which multiples of the
+    residual that noise alone leaves that of a frame lies.
     """
 
     response: NDArray[np.float32]
@@ -52,6 +54,7 @@ class Calibration:
     beam_sigma_px: np.float32
     calibration_hash: str
     estimated: tuple[str, ...]
+    residual_band: tuple[float, float] = USUAL_BAND
 
 
 def calibrate(instrument: Instrument, images: NDArray[np.uint16]) -> Calibration:
@@ -105,6 +108,7 @@ def calibrate(instrument: Instrument, images: NDArray[np.uint16]) -> Calibration
         beam_sigma_px=np.float32(instrument.beam.sigma_px),
         calibration_hash=instrument.calibration_hash,
         estimated=tuple(estimated),
+        residual_band=_residual_band(instrument),
     )
 
 
@@ -164,6 +168,12 @@ def _azimuths_rad(instrument: Instrument) -> Floats:
     detector = instrument.detector
     degrees = np.array([segment.centre_azimuth_deg for segment in detector.segments]) + detector.rotation_deg
     return np.asarray(np.radians(degrees), np.float64)
+
+
+def _residual_band(instrument: Instrument) -> tuple[float, float]:
+    """That of the frames that the instrument was calibrated on, else what noise, slopes and gentle shadows leave."""
+    record = instrument.calibration
+    return USUAL_BAND if record is None or record.residual_band is None else record.residual_band
 
 
 def _known(values: list[float | None]) -> Floats | None:

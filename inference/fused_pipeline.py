@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from acquisition.frames import Frame, Result
 from acquisition.instrument import Instrument
 from inference.calibration import Calibration
-from inference.fusion import Fused, Fusion
+from inference.fusion.estimator import Fused, Fusion
 from inference.fusion.resampling import resample
 from inference.pipeline import Pipeline, calibrated
 
@@ -32,15 +32,22 @@ class FusedPipeline:
 
     Frames must come in order, one process seeing them all: what another worker took is a gap, which only weakens the
     estimate; a frame older than the last is left out of it and reconstructed alone. Each run has an estimate of its
-    own, the last two are kept: heights that an earlier run still lacks are made in between. Raises what `Fusion` does.
+    own, the last two are kept: heights that an earlier run still lacks are made in between. Another `pipeline` goes on
+    with the same estimates, which are images. Raises what `Fusion` does.
     """
 
     def __init__(self, pipeline: Pipeline, most_frames: int) -> None:
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self.most_frames = most_frames
         self._runs = {"": _Run(Fusion(most_frames))}
-        self.model = pipeline.model
-        self.provider = pipeline.provider
+
+    @property
+    def model(self) -> str:
+        return self.pipeline.model
+
+    @property
+    def provider(self) -> str:
+        return self.pipeline.provider
 
     def reconstruct(self, frame: Frame, instrument: Instrument) -> Result:
         """The fused height, on the pixels of this frame, with its residual, sigma and `frames_held` layers; figures
@@ -70,7 +77,7 @@ class FusedPipeline:
         return Result(header, {**alone.layers, **layers})
 
     def _alone(self, frame: Frame, images: Images, calibration: Calibration, timing_s: dict[str, float]) -> Result:
-        return self._pipeline.invert(frame, images, calibration, np.ones(images.shape[1:], np.float32), timing_s)
+        return self.pipeline.invert(frame, images, calibration, np.ones(images.shape[1:], np.float32), timing_s)
 
     def _fused(
         self, frame: Frame, images: Images, calibration: Calibration, timing_s: dict[str, float]
@@ -83,7 +90,7 @@ class FusedPipeline:
         began = time.perf_counter()
         fused = run.fusion.add(images, calibration, frame.header.optics)
         timing_s = {**timing_s, "fuse": time.perf_counter() - began}
-        found = self._pipeline.invert(frame, fused.images, calibration, fused.frames_held, timing_s)
+        found = self.pipeline.invert(frame, fused.images, calibration, fused.frames_held, timing_s)
         figures = {
             "frames_held": float(np.median(fused.frames_held)),
             "drift_x_px": fused.drift_px[1],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from acquisition.clock import SystemClock
 from acquisition.frames import Frame, Optics, Result, ResultHeader
 from acquisition.instrument import Instrument
 from inference.calibration import Calibration, calibrate
+from inference.consistency import CHECKED_EVERY, checked, residual_median
 from inference.faulty_segments import without_faulty
 from inference.registry import CALIBRATION, DEFAULT_MODEL, SLOTS, find_model_set
 from inference.session import OnnxSession
@@ -24,16 +26,19 @@ FIGURES_STEP = 4
 class Pipeline:
     """Stateless between frames: the same frame, instrument and models give the same height bit for bit.
 
-    Raises `BadInput` for an unknown model set, `ComponentFailed` when a graph or provider cannot be used.
+    `folders` are where model sets are looked for, if not among those that came with the program. Raises `BadInput` for
+    an unknown model set, `ComponentFailed` when a graph or provider cannot be used.
     """
 
-    def __init__(self, model: str = DEFAULT_MODEL, provider: str = "auto", threads: int = 0) -> None:
-        self._card = find_model_set(model)
+    def __init__(
+        self, model: str = DEFAULT_MODEL, provider: str = "auto", threads: int = 0, folders: tuple[Path, ...] = ()
+    ) -> None:
+        self._card = find_model_set(model, *folders)
         self._sessions = {
             name: OnnxSession(self._card.graph(name), slot, provider, threads) for name, slot in SLOTS.items()
         }
         self.model = model
-        self.provider = self._sessions["slopes"].provider
+        self.provider: str = self._sessions["slopes"].provider
         self._warm_up()
 
     def reconstruct(self, frame: Frame, instrument: Instrument) -> Result:
@@ -56,6 +61,11 @@ class Pipeline:
         `frames_held` (H, W) frames at each pixel; `timing_s` is what was spent on them so far."""
         timing_s = dict(timing_s)
         layers = self._run(images, calibration, frames_held, timing_s)
+        figures = _figures(layers, calibration)
+        if frame.header.sequence % CHECKED_EVERY == 0:
+            began = time.perf_counter()
+            figures |= checked(self._run, self._rerendered, layers, calibration)
+            timing_s["check"] = time.perf_counter() - began
         at = SystemClock().now()
         header = ResultHeader(
             run_id=frame.header.run_id,
@@ -68,7 +78,7 @@ class Pipeline:
             provider=self.provider,
             calibration_hash=calibration.calibration_hash,
             pixel_size_m=frame.header.optics.pixel_size_m,
-            figures=_figures(layers, calibration),
+            figures=figures,
             timing_s=timing_s,
             estimated=calibration.estimated,
         )
@@ -84,15 +94,20 @@ class Pipeline:
         images: NDArray[np.uint16],
         calibration: Calibration,
         frames_held: NDArray[np.float32],
-        timing_s: dict[str, float],
+        timing_s: dict[str, float] | None = None,
     ) -> dict[str, NDArray[Any]]:
         values: dict[str, Any] = {"images": images, "frames_held": frames_held}
         values |= {name: getattr(calibration, name) for name in CALIBRATION}
         for name, session in self._sessions.items():
             began = time.perf_counter()
             values |= session.run(values)
-            timing_s[name] = time.perf_counter() - began
+            if timing_s is not None:
+                timing_s[name] = time.perf_counter() - began
         return values
+
+    def _rerendered(self, values: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        predicted: NDArray[np.float32] = self._sessions["rerender"].run(values)["predicted"]
+        return predicted
 
     def _warm_up(self) -> None:
         """Run once, so that the first frame of a run does not pay for what is made on first use."""
@@ -110,7 +125,7 @@ class Pipeline:
             calibration_hash="",
             estimated=(),
         )
-        self._run(np.ones((3, *size), np.uint16), calibration, np.ones(size, np.float32), {})
+        self._run(np.ones((3, *size), np.uint16), calibration, np.ones(size, np.float32))
 
 
 def calibrated(frame: Frame, instrument: Instrument) -> tuple[NDArray[np.uint16], Calibration]:
@@ -144,7 +159,8 @@ def with_optics(instrument: Instrument, optics: Optics) -> Instrument:
 
 def _figures(layers: dict[str, NDArray[Any]], calibration: Calibration) -> dict[str, float]:
     """Numbers for journal and page. `consistency_residual`: rms of measured against re-rendered counts in units of
-    expected noise; `slope_misfit`: rms of the slopes that no height can explain; `height_range_m`: 0.5 to 99.5 % of
+    expected noise, `residual_median` its median in the frame's middle, with what `consistency.checked` adds to every
+    32nd frame; `slope_misfit`: rms of the slopes that no height can explain; `height_range_m`: 0.5 to 99.5 % of
     the pixels. Percentile and median are taken of some pixels only: of all they would cost a fifth of the frame."""
     kept = layers["rejected"] == 0
     residual = layers["residual"][kept]
@@ -152,6 +168,7 @@ def _figures(layers: dict[str, NDArray[Any]], calibration: Calibration) -> dict[
     low, high = np.percentile(layers["height"][some], [0.5, 99.5])
     return {
         "consistency_residual": float(np.sqrt(np.mean(residual**2))) if residual.size else 0.0,
+        "residual_median": residual_median(layers["residual"], layers["rejected"]),
         "rejected_share": float(1.0 - kept.mean()),
         "sigma_slope": float(np.median(layers["sigma_p"][some])),
         "slope_misfit": float(layers["misfit"]),

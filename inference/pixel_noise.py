@@ -16,7 +16,7 @@ from acquisition.errors import BadInput
 from acquisition.instrument import Instrument
 from inference.calibration import calibrate
 from inference.forward_model import acceptance
-from inference.forward_model.rendering import ELEMENTARY_CHARGE_C
+from inference.forward_model.optics import ELEMENTARY_CHARGE_C
 
 AZIMUTHS_RAD = np.linspace(0.0, 2.0 * math.pi, 72, endpoint=False)
 STEEPEST_SINE_WITHOUT_RADII = 0.65

@@ -96,18 +96,24 @@ class ModelCard:
         return {slot: part.sha256 for slot, part in self.parts.items()}
 
 
-def list_model_sets(models: Path = MODELS) -> list[ModelCard]:
-    """Every set with a card."""
-    return [read_card(path.parent) for path in sorted(models.glob(f"*/{CARD}"))]
+def list_model_sets(*folders: Path) -> list[ModelCard]:
+    """Every set with a card, those that came with the program if no folder is named; of two of one name the first."""
+    found: dict[str, ModelCard] = {}
+    for folder in folders or (MODELS,):
+        for path in sorted(folder.glob(f"*/{CARD}")):
+            found.setdefault(path.parent.name, read_card(path.parent))
+    return list(found.values())
 
 
-def find_model_set(name: str, models: Path = MODELS) -> ModelCard:
-    """The set of that name with every hash checked. Raises `BadInput` for an unknown name, `ComponentFailed` when a
-    file is not the one its card names."""
-    if not (models / name / CARD).is_file():
-        known = [card.name for card in list_model_sets(models)]
+def find_model_set(name: str, *folders: Path) -> ModelCard:
+    """The set of that name, looked for as `list_model_sets` does, with every hash checked. Raises `BadInput` for an
+    unknown name, `ComponentFailed` when a file is not the one its card names."""
+    plain = Path(name).name == name
+    places = [one / name for one in folders or (MODELS,) if plain and (one / name / CARD).is_file()]
+    if not places:
+        known = [card.name for card in list_model_sets(*folders)]
         raise BadInput(f"model set {name!r} is not installed; installed: {', '.join(known) or 'none'}")
-    card = read_card(models / name)
+    card = read_card(places[0])
     for slot in SLOTS:
         path = card.graph(slot)
         found = _sha256(path) if path.is_file() else "nothing"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from acquisition.errors import BadInput
 from acquisition.frames import Frame, Result
@@ -15,6 +17,8 @@ from acquisition.instrument import Instrument
 from acquisition.recording import RecordedRun
 from acquisition.recording.heights import replace_heights
 from inference.accuracy import Accuracy, compare
+
+log = logging.getLogger(__name__)
 
 
 class Reconstruction(Protocol):
@@ -63,7 +67,7 @@ def reprocess(
     def results() -> Iterator[Result]:
         for done, frame in enumerate(recorded.frame_iterator(), start=1):
             result = reconstruction.reconstruct(frame, instrument or recorded.instrument)
-            truth_m = recorded.read_truth(frame.header.sequence)
+            truth_m = _truth_m(recorded, frame.header.sequence)
             if truth_m is not None:
                 accuracy[frame.header.sequence] = compare(result.height_m, truth_m, frame.header.optics.pixel_size_m)
             for name, value in result.header.figures.items():
@@ -76,3 +80,11 @@ def reprocess(
     frames = replace_heights(path, results())
     means = {name: float(np.mean(values)) for name, values in figures.items()}
     return Reprocessed(frames, accuracy, means, tuple(estimated), float(np.mean(seconds)))
+
+
+def _truth_m(recorded: RecordedRun, sequence: int) -> NDArray[np.float32] | None:
+    try:
+        return recorded.read_truth(sequence)
+    except BadInput as error:  # what cannot be compared is reconstructed all the same
+        log.warning("%s", error)
+        return None

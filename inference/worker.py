@@ -1,6 +1,7 @@
 """Ask for a frame, infer, hand the result back. Any number of workers may do so, on any machines.
 
-Only fusion in time looks beyond a frame: each worker fuses those that it gets itself, so it is strongest with one.
+Only fusion in time and live metrology look beyond a frame: each worker goes by those that it gets itself, so they are
+strongest with one.
 """
 
 from __future__ import annotations
@@ -10,34 +11,53 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import zmq
 
 from acquisition.consumer import DataConsumer, Delivery
+from acquisition.credit import MAX_ABOUT_CHARACTERS
 from acquisition.endpoints import CurveKeys
 from acquisition.errors import ComponentFailed, EclipsError
 from acquisition.frames import Frame, Result
 from acquisition.instrument import Instrument, parse_instrument
-from inference.fused_pipeline import FusedPipeline
 from inference.fusion.preparation import Preparation
+from inference.model_switch import Load, ModelSwitch
 from inference.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from inference.fused_pipeline import FusedPipeline
+    from inference.metrology.live import LiveMetrology
 
 log = logging.getLogger(__name__)
 
 LEASE_S = 30.0
 ASK_S = 1.0
+ASK_WHILE_LOADING_S = 0.05
 
 
 class Worker:
     """Works until `stop` is set. A frame that cannot be reconstructed is logged and left; the node hands it out again
     and in the end gives it up, so one bad frame never ends a worker. `run_id` is what it works on, or worked on last;
     `restarts`, how often a supervisor had to start its program again, is told to the node with what it counts. Where
-    fusion has never run before, frames that are to be fused are not until it is compiled."""
+    fusion has never run before, frames that are to be fused are not until it is compiled. When the node asks for
+    another model set, `load` makes its pipeline beside the one in use, which goes on until the other is warm.
+    `metrology` measures the heights as they are made; none does not."""
 
     def __init__(
-        self, pipeline: Pipeline, address: str, keys: CurveKeys | None, stop: threading.Event, restarts: int = 0
+        self,
+        pipeline: Pipeline,
+        address: str,
+        keys: CurveKeys | None,
+        stop: threading.Event,
+        restarts: int = 0,
+        load: Load = Pipeline,
+        metrology: LiveMetrology | None = None,
     ) -> None:
         self._pipeline = pipeline
+        self._switch = ModelSwitch(load)
+        self._metrology = metrology
+        self._reconstructed: tuple[Frame, Instrument] | None = None
         self._fused: FusedPipeline | None = None
         self._fusion = Preparation()
         self._stop = stop
@@ -56,15 +76,33 @@ class Worker:
     def run(self, announce: Callable[[str], None]) -> None:
         announce(f"inference on {self._pipeline.provider} with model set {self._pipeline.model}")
         while not self._stop.is_set():
-            delivery = self._consumer.ask("work", timeout_s=ASK_S, lease_s=LEASE_S)
+            patience_s = ASK_WHILE_LOADING_S if self._switch.busy else ASK_S
+            delivery = self._consumer.ask("work", timeout_s=patience_s, lease_s=LEASE_S)
             if delivery is not None:
                 self.taken += 1
                 self._work(delivery)
             counted = {"done": self.done, "failed": self.taken - self.done, "rejected": self._consumer.rejected}
             self._about |= {name: str(count) for name, count in counted.items()}
+            self._follow_order(announce)
+        self._switch.close()
         self._fusion.close()
         self._consumer.close()
         self._context.destroy(linger=200)
+
+    def _follow_order(self, announce: Callable[[str], None]) -> None:
+        """Between two frames, so that none is lost and each is of one set."""
+        carried = self._switch.follow(self._consumer.order, self._reconstructed)
+        if carried is None:
+            return
+        self._about |= {"order": str(carried.order.number), "refused": carried.refused[:MAX_ABOUT_CHARACTERS]}
+        if carried.pipeline is None:
+            log.error("model set %s: %s; %s stays in use", carried.order.model, carried.refused, self._pipeline.model)
+            return
+        self._pipeline = carried.pipeline
+        if self._fused is not None:
+            self._fused.pipeline = carried.pipeline
+        self._about |= {"model": carried.pipeline.model, "provider": carried.pipeline.provider}
+        announce(f"inference on {carried.pipeline.provider} with model set {carried.pipeline.model}")
 
     def _work(self, delivery: Delivery) -> None:
         frame = delivery.message
@@ -74,6 +112,9 @@ class Worker:
         try:
             instrument = parse_instrument(dict(delivery.run.instrument), f"run {delivery.run.run_id}")
             result = self._reconstruct(frame, instrument, delivery.run.fuse_frames)
+            if self._metrology is not None:
+                result = self._metrology.measured(frame, instrument, result)
+            self._reconstructed = (frame, instrument)
             reason = self._consumer.hand_back(result)
         except ComponentFailed as error:
             log.warning("%s: %s", name, error)
@@ -90,5 +131,8 @@ class Worker:
         if fuse_frames < 2 or not self._fusion.is_done():
             return self._pipeline.reconstruct(frame, instrument)
         if self._fused is None or self._fused.most_frames != fuse_frames:
+            # Its kernels' compiler is slow to load, and most runs fuse nothing.
+            from inference.fused_pipeline import FusedPipeline
+
             self._fused = FusedPipeline(self._pipeline, fuse_frames)
         return self._fused.reconstruct_both(frame, instrument)

@@ -20,6 +20,7 @@ from inference.forward_model.paths import emission_sin2
 AZIMUTH_BINS = 128
 RAYS_PER_BIN = 8
 HORIZON_STEPS = 256
+ELEMENTARY_CHARGE_C = 1.602176634e-19
 
 Floats = NDArray[np.float64]
 
@@ -63,15 +64,61 @@ def linear_response(instrument: Instrument) -> Floats:
     y down, z to the detector; specimen tilt is part of the normal) as long as nothing is occluded: for the default
     geometry up to slopes of 53 degrees (forward_model.md, stage 3). Raises `BadInput` as `acceptance` does.
     """
-    return acceptance(instrument).response.copy()
+    return _response(instrument.detector, *_deflecting(instrument)).copy()
+
+
+@lru_cache(maxsize=16)
+def _response(detector: Detector, specimen: Specimen, beam: Beam) -> Floats:
+    """Without the tables over the horizon, for which the first frame of a run would wait."""
+    rays = _rays(detector, specimen, beam)
+    response: Floats = rays.captured(np.array([rays.high])).sum(axis=(0, 1))
+    return response
 
 
 @lru_cache(maxsize=16)
 def _tables(detector: Detector, specimen: Specimen, beam: Beam) -> Acceptance:
+    rays = _rays(detector, specimen, beam)
+    captured = rays.captured(np.linspace(rays.low, rays.high, HORIZON_STEPS + 1))
+    return Acceptance(
+        azimuth_rad=rays.edges_rad[:-1] + 0.5 * np.diff(rays.edges_rad),
+        response=_response(detector, specimen, beam),
+        blocked=np.ascontiguousarray(captured[:, -1:] - captured, dtype=np.float32),
+        sin2_low=rays.low,
+        sin2_step=(rays.high - rays.low) / HORIZON_STEPS,
+        occluding_slope=math.sqrt((1.0 - rays.high) / rays.high),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rays:
+    """R rays in each of the K azimuth bins between `edges_rad` (K + 1,); for each segment the squared sines (K, R, N)
+    between which a ray's N stretches meet it; `low` and `high` are the least and the largest of all."""
+
+    edges_rad: Floats
+    azimuth_rad: Floats
+    limits: list[tuple[Floats, Floats]]
+    low: float
+    high: float
+
+    def captured(self, horizon: Floats) -> Floats:
+        """(K, U, S, 3): what is captured per unit of (n_x, n_y, n_z) below each squared sine of `horizon` (U,)."""
+        ray_weight = (np.diff(self.edges_rad) / RAYS_PER_BIN / math.pi)[:, None]
+        direction = np.stack([np.cos(self.azimuth_rad), -np.sin(self.azimuth_rad)], axis=-1)  # (K, R, 2)
+        captured = np.zeros((len(ray_weight), len(horizon), len(self.limits), 3))
+        for s, (lows, highs) in enumerate(self.limits):
+            for low_part, high_part in zip(np.moveaxis(lows, -1, 0), np.moveaxis(highs, -1, 0), strict=True):
+                top = np.clip(horizon[None, None, :], low_part[..., None], high_part[..., None])  # (K, R, U)
+                bottom = low_part[..., None]
+                captured[:, :, s, 2] += 0.5 * ray_weight * (top - bottom).sum(axis=1)
+                sideways = _sideways(top) - _sideways(bottom)
+                captured[:, :, s, :2] += ray_weight[..., None] * np.einsum("krc,kru->kuc", direction, sideways)
+        return captured
+
+
+def _rays(detector: Detector, specimen: Specimen, beam: Beam) -> _Rays:
     edges = bin_edges(detector)
-    widths = np.diff(edges)
     fraction = (np.arange(RAYS_PER_BIN) + 0.5) / RAYS_PER_BIN
-    azimuth = edges[:-1, None] + widths[:, None] * fraction  # (K, R)
+    azimuth = edges[:-1, None] + np.diff(edges)[:, None] * fraction  # (K, R)
     limits = []
     for segment in detector.segments:
         radii_m, met = _stretches(detector, segment, azimuth)
@@ -85,27 +132,7 @@ def _tables(detector: Detector, specimen: Specimen, beam: Beam) -> Acceptance:
         )
     low = min(float(lows[highs > lows].min()) for lows, highs in reached)
     high = max(float(highs[highs > lows].max()) for lows, highs in reached)
-    horizon = np.linspace(low, high, HORIZON_STEPS + 1)
-
-    ray_weight = (widths / RAYS_PER_BIN / math.pi)[:, None]
-    direction = np.stack([np.cos(azimuth), -np.sin(azimuth)], axis=-1)  # (K, R, 2)
-    captured = np.zeros((len(widths), HORIZON_STEPS + 1, len(detector.segments), 3))
-    for s, (lows, highs) in enumerate(limits):
-        for low_part, high_part in zip(np.moveaxis(lows, -1, 0), np.moveaxis(highs, -1, 0), strict=True):
-            top = np.clip(horizon[None, None, :], low_part[..., None], high_part[..., None])  # (K, R, U + 1)
-            bottom = low_part[..., None]
-            captured[:, :, s, 2] += 0.5 * ray_weight * (top - bottom).sum(axis=1)
-            sideways = _sideways(top) - _sideways(bottom)
-            captured[:, :, s, :2] += ray_weight[..., None] * np.einsum("krc,kru->kuc", direction, sideways)
-    full = captured[:, -1:]
-    return Acceptance(
-        azimuth_rad=edges[:-1] + 0.5 * widths,
-        response=full.sum(axis=(0, 1)),
-        blocked=np.ascontiguousarray(full - captured, dtype=np.float32),
-        sin2_low=low,
-        sin2_step=(high - low) / HORIZON_STEPS,
-        occluding_slope=math.sqrt((1.0 - high) / high),
-    )
+    return _Rays(edges, azimuth, limits, low, high)
 
 
 def emission_energy_ev(instrument: Instrument) -> float:

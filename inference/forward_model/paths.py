@@ -1,21 +1,25 @@
 """Electron paths from the specimen to the detector plane: which emission angle lands at which radius (stage 1).
 
-The field is symmetric around the beam, so an electron keeps its azimuth and one monotone function says it all.
+The field is symmetric around the beam, so an electron keeps its azimuth and one monotone function says it all. SciPy
+is imported where a specimen is biased: without bias paths are straight, and no program waits for it at its start.
 """
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 
 from acquisition.errors import BadInput
 from acquisition.instrument import LOWEST_BIAS_V, Beam, Detector, Specimen
-from inference.forward_model.field import Potential, solve_potential
+
+if TYPE_CHECKING:
+    from scipy.interpolate import CubicSpline
+
+    from inference.forward_model.field import Potential
 
 ELECTRON_REST_EV = 510_998.95
 ANGLES = 257
@@ -99,7 +103,6 @@ def traced_landing_radii(theta_rad: Floats, potential: Potential, energy_ev: flo
     root of height, in which paths that start along the surface are smooth too. Lengths are integrated in working
     distances, momenta in units of the emitted one.
     """
-    # Imported here: it would cost every start of every program a fifth of a second, for biased specimens only.
     from scipy.integrate import solve_ivp
 
     distance_m = potential.working_distance_m
@@ -148,6 +151,10 @@ def capture_checks(working_distance_m: float, inner_radius_m: float, outer_radiu
     `traced` follows electrons through the solved field, `uniform` is the relativistic closed form and `parabola` the
     classical one (forward_model.md, stage 1), all three for the annulus between the given radii.
     """
+    from scipy.interpolate import CubicSpline
+
+    from inference.forward_model.field import solve_potential
+
     theta_rad = np.linspace(0.0, 0.5 * math.pi, ANGLES)[:-1]
     ring_m = np.array([inner_radius_m, outer_radius_m])
     checks = []
@@ -175,6 +182,10 @@ def _sin2_table(
     working_distance_m: float, bore_radius_m: float | None, bias_v: float, radius_m: float | None, energy_ev: float
 ) -> CubicSpline:
     """sin²(theta) over the straight line's: bounded, close to equal, and smooth up to emission along the surface."""
+    from scipy.interpolate import CubicSpline
+
+    from inference.forward_model.field import solve_potential
+
     theta_rad = np.linspace(0.0, 0.5 * math.pi, ANGLES)
     if radius_m is None and bore_radius_m is None:
         landed_m = uniform_landing_radii(theta_rad, working_distance_m, bias_v, energy_ev)

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from acquisition.errors import BadInput
 from acquisition.instrument import Instrument
 from inference.forward_model.emission import emitted_fractions
-from inference.forward_model.optics import linear_response
+from inference.forward_model.optics import ELEMENTARY_CHARGE_C, linear_response
 from inference.forward_model.probe import blurred
 from inference.forward_model.scan import lagged, moved
 
-ELEMENTARY_CHARGE_C = 1.602176634e-19
 FULL_SCALE = np.iinfo(np.uint16).max
 
 Floats = NDArray[np.float32]

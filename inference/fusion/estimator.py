@@ -11,13 +11,12 @@ from acquisition.errors import BadInput
 from acquisition.frames import Optics
 from inference.calibration import Calibration
 from inference.fusion.merging import block_sums, brighten, counts_of, excess_of, merge, unlikeness
-from inference.fusion.registration import Look, Shift, find_shift, overlap
+from inference.fusion.registration import Shift, find_shift, look_at, overlap
 from inference.fusion.resampling import reach_of, resample
 
 LEAST_FRAMES, MOST_FRAMES = 2, 1024
 CLEAR_ERRORS = 3.0
 BLOCK_PX = 16
-SAMPLE_STEP = 4
 MOST_BRIGHTENING = 1.25
 MOST_MOVED = 0.5
 PATIENCE = 4
@@ -120,12 +119,8 @@ class Fusion:
         return Fused(images, self._held.copy(), drift, error, offset, joined, moved)
 
     def _find(self, images: Counts, calibration: Calibration, guess_px: tuple[int, int]) -> Shift:
-        """Compares electrons over the root of each segment's median, so that noise is about 1 everywhere."""
-        ceiling, gain, dark = _numbers(calibration)
-        level = np.median(images[:, ::SAMPLE_STEP, ::SAMPLE_STEP], axis=(1, 2)).astype(np.float32)
-        scale = 1.0 / (gain * np.sqrt(np.maximum((level - dark) / gain, np.float32(1.0))))
         held = float(np.mean(1.0 / self._held[self._held > 0]))
-        return find_shift(self._mean, held, images, 1.0, Look(level, scale, ceiling), guess_px)
+        return find_shift(self._mean, held, images, 1.0, look_at(images, calibration), guess_px)
 
     def _move(self, whole_px: tuple[int, int]) -> None:
         """Let the estimate show what the frame shows; what comes in from outside holds nothing yet."""

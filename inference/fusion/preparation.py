@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from acquisition.frames import Optics
 from acquisition.instrument import four_quadrant
 from inference.calibration import calibrate
-from inference.fusion.estimator import Fusion
-from inference.fusion.resampling import resample
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +46,10 @@ def prepare() -> None:
 
     They are read-only, as frames of the stream are: numba compiles for that anew.
     """
+    # The worker that begins this process needs none of the kernels, nor their compiler.
+    from inference.fusion.estimator import Fusion
+    from inference.fusion.resampling import resample
+
     instrument = four_quadrant()
     scan = instrument.scan
     optics = Optics(scan.pixel_size_m, 8e-3, 1e4, 1e-6, scan.scan_rotation_deg, instrument.calibration_hash)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from inference.networks.moments import mixed
 from inference.networks.poisson import integrate
-from inference.networks.unet import UNet
+from inference.networks.unet import UNet, inside
 
 ORDERS = 4
 RINGS = 2
@@ -74,18 +75,36 @@ class Dsm(nn.Module):
 
     def shares(self, p: Tensor, q: Tensor, response: Tensor, flat_share: Tensor, beam_sigma_px: Tensor) -> Tensor:
         """(B, S, H, W) electrons per unit of brightness, from p (B, H, W - 1) and q (B, H - 1, W)."""
-        normal = normals(p, q)
-        steady = torch.ones_like(normal[:, 0])
-        numbers = torch.stack([steady * beam_sigma_px[:, None, None], steady * swing(response)[:, None, None]], dim=1)
-        lost = self._lost(horizons(integrate(p, q)), normal, response)
-        guess = torch.einsum("hd,bdrc->bhrc", harmonics_of_directions(), lost)
-        guess = torch.stack([-TRUST_GROWS * self.trust * guess, torch.zeros_like(guess)], dim=2).flatten(1, 2)
-        hidden = guess + SIZE_OF_HIDDEN * self.net(torch.cat([normal, lost, numbers], dim=1))
-        weights = torch.cat([response, self._harmonics(response)], dim=2)
-        seen = torch.einsum("bsc,bchw->bshw", weights, torch.cat([that_counts(normal, flat_share), hidden], dim=1))
+        across, down = centred(p, q)
+        normal = _unit(across, down)
+        lost = self._lost(horizons(integrate(p, q)), torch.stack([across, down], dim=1), normal, response)
+        numbers = torch.stack([beam_sigma_px, swing(response)], dim=1)[:, :, None, None].expand(
+            -1, -1, *across.shape[1:]
+        )
+        corrected = self.net.body([normal, lost, numbers])[0]
+
+        # All that is left is linear, so what segments make of it is worked out once and not at every pixel.
+        counted, bias = self._harmonics(response), self.net.leave.bias
+        assert bias is not None
+        guess = -TRUST_GROWS * self.trust * (counted[:, :, ::RINGS] @ harmonics_of_directions())
+        share, of_level = flat_share[:, None], response[:, :, 2]
+        of_normal = torch.cat([response[:, :, :2], (share * of_level)[:, :, None]], dim=2)
+        always = (1.0 - share) * of_level + SIZE_OF_HIDDEN * (counted @ bias)
+        seen = mixed(torch.cat([of_normal, guess], dim=2), torch.cat([normal, lost], dim=1))
+        seen = seen + self._leave(corrected, counted, always, seen)
         return blurred(seen, beam_sigma_px)
 
-    def _lost(self, horizon: Tensor, normal: Tensor, response: Tensor) -> Tensor:
+    def _leave(self, found: Tensor, counted: Tensor, always: Tensor, like: Tensor) -> Tensor:
+        """The U-Net's last layer, its outputs weighed as they are `counted` in each segment: (B, S, H, W)."""
+        leave, batch = self.net.leave, len(found)
+        assert isinstance(leave.padding, tuple)
+        weights = SIZE_OF_HIDDEN * torch.einsum("bsc,nchw->bnshw", counted, leave.weight)
+        finer = functional.conv_transpose2d(  # a group is a frame
+            found.flatten(0, 1)[None], weights.flatten(0, 1), always.flatten(), leave.stride, leave.padding, 0, batch
+        )
+        return inside(finer.reshape(batch, -1, *finer.shape[2:]), like)
+
+    def _lost(self, horizon: Tensor, slopes: Tensor, normal: Tensor, response: Tensor) -> Tensor:
         """(B, 8, H, W) about what part of the flat signal each direction would have, and is hidden."""
         flat = response[:, :, 2]
         count = (flat > 0).to(flat.dtype).sum(dim=1)
@@ -95,15 +114,14 @@ class Dsm(nn.Module):
         inner, outer = self.accepts(torch.stack([swing_of_narrow, 4.0 / count], dim=1)).unbind(1)
         outer = (1.4 * swing_of_narrow * torch.exp(outer)).clamp(0.05, MOST_POLAR)
         low, high = torch.sin(0.3 * outer * torch.exp(inner.clamp_max(1.0))) ** 2, torch.sin(outer) ** 2
-        low, high = low[:, None, None, None], high[:, None, None, None]
-        turns = torch.arange(len(AROUND)) * (2.0 * math.pi / len(AROUND))
-        aside = torch.einsum("dc,bcrk->bdrk", torch.stack([torch.cos(turns), -torch.sin(turns)], dim=1), normal[:, :2])
-        upright = normal[:, 2:]
-        steepest = torch.maximum(horizon, -aside / upright)
-        seen = (1.0 / (1.0 + steepest * steepest) - low) / (high - low)
         steep = (high / (1.0 - high)).sqrt()
-        lit = torch.relu(upright + steep * aside)
-        return (1.0 - seen.clamp(0.0, 1.0)) * lit
+        turns = torch.arange(len(AROUND)) * (2.0 * math.pi / len(AROUND))
+        aside = torch.stack([torch.cos(turns), -torch.sin(turns)], dim=1).expand(len(flat), -1, -1)
+        tilted = torch.cat([steep[:, None, None] * aside, torch.ones_like(aside[:, :, :1])], dim=2)
+        steepest = torch.maximum(horizon, mixed(aside, slopes))
+        above, range_of = (high / (high - low))[:, None, None, None], (high - low)[:, None, None, None]
+        hidden = (above - 1.0 / (range_of * (1.0 + steepest * steepest))).clamp(0.0, 1.0)
+        return hidden * torch.relu(mixed(tilted, normal))
 
     def _harmonics(self, response: Tensor) -> Tensor:
         """(B, S, RINGS * HARMONICS): by how much each harmonic of what is hidden counts in each segment."""
@@ -141,7 +159,10 @@ def centred(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
 
 def normals(p: Tensor, q: Tensor) -> Tensor:
     """(B, 3, H, W) unit normals at the pixels' centres."""
-    across, down = centred(p, q)
+    return _unit(*centred(p, q))
+
+
+def _unit(across: Tensor, down: Tensor) -> Tensor:
     upright = (1.0 + across * across + down * down).rsqrt()
     return torch.stack([-across * upright, -down * upright, upright], dim=1)
 
@@ -191,7 +212,7 @@ def horizons(height: Tensor) -> Tensor:
     rows, columns = height.shape[1:]
     padded = functional.pad(height[:, None], (0, 1, 0, 1), mode="replicate")
     far = rises(functional.avg_pool2d(padded, 2)[:, 0] * 0.5, [step // 2 for step in FAR_PX])
-    wide = functional.interpolate(far, scale_factor=2.0, mode="nearest")[:, :, :rows, :columns]
+    wide = functional.interpolate(far, size=(rows, columns), mode="nearest")
     return torch.maximum(rises(height, NEAR_PX), wide).clamp(0.0, STEEPEST)
 
 

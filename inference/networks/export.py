@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnxscript.optimizer
 import torch
+from onnxscript import ir
 from torch import Tensor, nn
 
 from inference.networks.dsm import Dsm
@@ -23,6 +25,7 @@ from inference.networks.vft import Vft
 from inference.registry import SLOTS, TENSORS
 
 OPSET = 20
+LEARNED = "net."
 EXAMPLE = {"S": 4, "H": 70, "W": 90, "U": 69, "V": 89}
 MOST_PX = 16_384
 ELEMENTS = {"float": torch.float32, "uint8": torch.uint8, "uint16": torch.uint16}
@@ -110,14 +113,23 @@ def _write(
             output_names=list(outputs),
             dynamic_shapes=shapes,
             verbose=False,
+            optimize=False,
         )
-    assert program is not None
+        assert program is not None
+        onnxscript.optimizer.optimize_ir(program.model, should_fold=_unless_learned)
     model = program.model_proto
     model.ir_version = 10
     for told in (*model.graph.node, *model.graph.value_info, *model.graph.initializer, *model.graph.input):
         del told.metadata_props[:]  # where in whose folders each came from: most of a small graph's bytes
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _unless_learned(node: ir.Node) -> bool | None:
+    """What is made of weights alone is left to the runtime, that does it once as it loads: so the weights lie in the
+    graph as they were trained, under their own names, to be read and changed."""
+    names = (value.name or "" for value in node.inputs if value is not None)
+    return False if any(name.startswith(LEARNED) for name in names) else None
 
 
 @contextmanager

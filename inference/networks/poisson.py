@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -24,12 +26,60 @@ def divergence(p: Tensor, q: Tensor, aspect: Tensor | float = 1.0) -> Tensor:
 
 def from_source(source: Tensor, aspect: Tensor | float = 1.0) -> Tensor:
     """The solution of zero mean of the Neumann Poisson equation, (B, H, W)."""
-    along_y, along_x = cosines(source.shape[1]), cosines(source.shape[2])
-    spectrum = along_y @ source @ along_x.T
-    eigen = eigenvalues(source.shape[2])[None, :] + aspect * aspect * eigenvalues(source.shape[1])[:, None]
+    rows, columns = source.shape[1:]
+    along_y, along_x = folded_cosines(rows), folded_cosines(columns)
+    spectrum = to_modes(to_modes(source, along_y).transpose(1, 2), along_x)  # (B, W, H)
+    eigen = eigenvalues(columns)[:, None] + aspect * aspect * eigenvalues(rows)[None, :]
     level = eigen <= 0.0
     solved = torch.where(level, 0.0, spectrum / torch.where(level, 1.0, eigen))
-    return along_y.T @ solved @ along_x
+    return from_modes(from_modes(solved, along_x).transpose(1, 2), along_y)
+
+
+class FoldedCosines(NamedTuple):
+    """The even and the odd rows of `cosines` on the first half of the places, which the second half mirrors. The other
+    fields are indices: modes of either kind, places and their mirror images, and where in both halves side by side each
+    mode and place is. `once`: the middle of an odd count has no mirror image."""
+
+    even: Tensor
+    odd: Tensor
+    once: Tensor
+    even_modes: Tensor
+    odd_modes: Tensor
+    first: Tensor
+    mirrored: Tensor
+    modes: Tensor
+    places: Tensor
+
+
+def folded_cosines(count: int) -> FoldedCosines:
+    """For `to_modes` and `from_modes`. Indices, not slices: ONNX's exporter cannot see that half of a size is less."""
+    half = (count + 1) // 2
+    all_of, first = torch.arange(count), torch.arange(half)
+    even_modes, odd_modes = 2 * first, 2 * torch.arange(count // 2) + 1
+    return FoldedCosines(
+        even=_waves(even_modes, first, count),
+        odd=_waves(odd_modes, first, count),
+        once=torch.where(2 * first + 1 == count, 0.5, 1.0),
+        even_modes=even_modes,
+        odd_modes=odd_modes,
+        first=first,
+        mirrored=count - 1 - first,
+        modes=all_of // 2 + torch.remainder(all_of, 2) * half,
+        places=torch.where(all_of < half, all_of, half + count - 1 - all_of),
+    )
+
+
+def to_modes(maps: Tensor, along: FoldedCosines) -> Tensor:
+    """`cosines` @ maps (B, H, W), with half the multiplications."""
+    first, mirrored = maps[:, along.first], maps[:, along.mirrored]
+    modes = torch.cat([along.even @ (along.once[:, None] * (first + mirrored)), along.odd @ (first - mirrored)], dim=1)
+    return modes[:, along.modes]
+
+
+def from_modes(modes: Tensor, along: FoldedCosines) -> Tensor:
+    """What `to_modes` came from."""
+    even, odd = along.even.T @ modes[:, along.even_modes], along.odd.T @ modes[:, along.odd_modes]
+    return torch.cat([even + odd, even - odd], dim=1)[:, along.places]
 
 
 def slopes_of(height: Tensor, aspect: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
@@ -38,16 +88,20 @@ def slopes_of(height: Tensor, aspect: Tensor | float = 1.0) -> tuple[Tensor, Ten
 
 
 def cosines(count: int) -> Tensor:
-    """The orthonormal DCT-II matrix [k, i]. Angles are reduced in integers, so float32 holds them at any size."""
-    places = torch.arange(count)
-    full_turn = 4 * (places[-1] + 1)  # a tensor, as ONNX's exporter knows no remainder by a dynamic size
-    turns = torch.remainder((2 * places[None, :] + 1) * places[:, None], full_turn)
-    waves = torch.cos(turns.to(torch.float32) * (0.5 * torch.pi / count))
-    scale = torch.where(places == 0, (1.0 / count) ** 0.5, (2.0 / count) ** 0.5)
-    return waves * scale[:, None]
+    """The orthonormal DCT-II matrix [k, i]."""
+    return _waves(torch.arange(count), torch.arange(count), count)
 
 
 def eigenvalues(count: int) -> Tensor:
     """Of the negative second difference with Neumann ends, in the form that keeps small ones."""
     half = torch.sin(torch.arange(count).to(torch.float32) * (0.5 * torch.pi / count))
     return 4.0 * half * half
+
+
+def _waves(modes: Tensor, places: Tensor, count: int) -> Tensor:
+    """Rows and columns of `cosines`. Angles are reduced in integers, so float32 holds them at any size."""
+    full_turn = 4 * count * torch.ones_like(modes[:1])  # a tensor, as the exporter knows no remainder by a dynamic size
+    turns = torch.remainder((2 * places[None, :] + 1) * modes[:, None], full_turn)
+    waves = torch.cos(turns.to(torch.float32) * (0.5 * torch.pi / count))
+    scale = torch.where(modes == 0, (1.0 / count) ** 0.5, (2.0 / count) ** 0.5)
+    return waves * scale[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -46,13 +47,13 @@ class ScaleNet(nn.Module):
             start_at_zero(head)
 
     def forward(
-        self, features: Tensor, taken: Tensor, slopes: Tensor, variances: Tensor, lit: Tensor, unit: Tensor
+        self, features: Sequence[Tensor], taken: Tensor, slopes: Tensor, variances: Tensor, lit: Tensor, unit: Tensor
     ) -> tuple[Tensor, ...]:
         """Of the slopes at pixels that were `taken` away and those that were left, three of (B, 2, H, W): what is given
         back; what is to be added right of and below each pixel; the logarithm of a factor to the sigmas there. What is
         added is told in `unit`s (B, 1, 1, 1), what a slope may be off by: so a clean frame needs no smaller numbers."""
         bands, told = take_apart(taken, slopes, variances, lit, len(self.heads))
-        levels = self.body(torch.cat([features, told[0][:, :TOLD_FINEST]], dim=1), told[1:])
+        levels = self.body([*features, told[0][:, :TOLD_FINEST]], told[1:])
         found = torch.zeros_like(bands[-1])
         for level in reversed(range(len(levels))):
             head = self.heads[level](levels[level])

@@ -89,7 +89,7 @@ class SlopeNet(nn.Module):
         more = at_pixels.clamp(-STEEPEST, STEEPEST), (0.2 * torch.log(left)).expand_as(lit)
         unit = (mean_variance(features, variances) * start.left).sqrt()[:, None, None, None]
         back, add, log_sigma = self.net(
-            torch.cat([features, *more], dim=1), slopes - at_pixels, at_pixels, variances, lit, unit
+            [features, torch.cat(more, dim=1)], slopes - at_pixels, at_pixels, variances, lit, unit
         )
         back_p, back_q = staggered(back)
         sigma_p, sigma_q = staggered_sigma(variances * left)

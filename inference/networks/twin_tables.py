@@ -78,6 +78,19 @@ class Geometry(nn.Module):
             sin2_step=(high - low) / HORIZON_STEPS,
         )
 
+    def response(self) -> Tensor:
+        """(S, 3): `Tables.response` alone, without the horizons that make most of the tables' work."""
+        turned = torch.deg2rad(self.rotation_deg - self.detector.rotation_deg)
+        edges = torch.from_numpy(bin_edges(self.detector)) + turned
+        widths = torch.diff(edges)
+        fraction = (torch.arange(RAYS_PER_BIN, dtype=torch.float64) + 0.5) / RAYS_PER_BIN
+        rays = (edges[:-1, None] + widths[:, None] * fraction).reshape(-1)
+        weight = (widths / (RAYS_PER_BIN * math.pi)).repeat_interleave(RAYS_PER_BIN)
+        nothing = torch.empty(0, dtype=torch.float64)
+        stretches = (self._stretches(segment, rays) for segment in range(len(self.detector.segments)))
+        captured = [_captured(rays, weight, len(widths), stretch, nothing) for stretch in stretches]
+        return torch.stack([one.sum(dim=(0, 1)) for one in captured])
+
     def _stretches(self, index: int, rays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Where rays meet a segment: ray number, lower and upper sin²(theta), each (M,)."""
         segment = self.detector.segments[index]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inference.networks.poisson import cosines, divergence, eigenvalues, slopes_of
+from inference.networks.poisson import cosines, divergence, eigenvalues, folded_cosines, from_modes, slopes_of, to_modes
 
 MODES_AROUND = 9, 15
 FINE_FROM = 10
@@ -39,13 +39,13 @@ def filtered(p: Tensor, q: Tensor, variance: Tensor, beam_sigma_px: Tensor, aspe
     is learned.
     """
     rows, columns = p.shape[1], q.shape[2]
-    along_y, along_x = cosines(rows), cosines(columns)
+    along_y, along_x = folded_cosines(rows), cosines(columns)
     across_x = eigenvalues(columns)[None, :]
     across_y = aspect * aspect * eigenvalues(rows)[:, None]
     eigen = across_x + across_y
     level = eigen <= 0.0
     safe = torch.where(level, 1.0, eigen)
-    found = torch.where(level, 0.0, (along_y @ divergence(p, q, aspect) @ along_x.T) / safe)
+    found = torch.where(level, 0.0, (to_modes(divergence(p, q, aspect), along_y) @ along_x.T) / safe)
 
     # A mean of two neighbours weakens noise as it weakens the slope: by the cosine of half the phase between them.
     of_x, of_y = across_x * (1.0 - 0.25 * across_x), across_y * (1.0 - 0.25 * eigenvalues(rows)[:, None])
@@ -60,7 +60,8 @@ def filtered(p: Tensor, q: Tensor, variance: Tensor, beam_sigma_px: Tensor, aspe
     passed = slope / safe * torch.exp(-0.5 * beam_sigma_px[:, None, None] ** 2 * squares)
     sharpened = (1.0 / passed.clamp_min(LEAST_PASSED)).clamp_max(MOST_SHARPENED) - 1.0
     sure = (kept * kept) * (kept * kept)
-    height = along_y.T @ (torch.where(level, 0.0, kept * (1.0 + sharpened * sure)) * found) @ along_x
+    modes = torch.where(level, 0.0, kept * (1.0 + sharpened * sure)) * found
+    height = from_modes(modes, along_y) @ along_x
     return Filtered(*slopes_of(height, aspect), left)
 
 
@@ -69,11 +70,21 @@ def _around(power: Tensor) -> Tensor:
     rows, columns = (torch.arange(count).to(power.dtype) for count in power.shape[1:])
     from_coarsest = torch.sqrt(rows[:, None] ** 2 + columns**2)
     fine = (from_coarsest / FINE_FROM - 1.0).clamp(0.0, 1.0)
-    coarse_mean, fine_mean = (_mean_of(power, count) for count in MODES_AROUND)
+    few_lines, many_lines = _sums(power, 2)
+    there_x, there_y = _sums(torch.ones_like(power[:, :1]), 2), _sums(torch.ones_like(power[:, :, :1]), 1)
+    coarse_mean = _sums(few_lines, 1)[0] / there_x[0] / there_y[0]
+    fine_mean = _sums(many_lines, 1)[1] / there_x[1] / there_y[1]
     return coarse_mean + fine * (fine_mean - coarse_mean)
 
 
-def _mean_of(power: Tensor, count: int) -> Tensor:
-    half = count // 2
-    lines = functional.avg_pool2d(power, (1, count), 1, (0, half), count_include_pad=False)
-    return functional.avg_pool2d(lines, (count, 1), 1, (half, 0), count_include_pad=False)
+def _sums(values: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Over the 9 and the 15 values around each along `axis`, nothing beyond the ends: as sums of threes, which a
+    processor does ten times as fast as a pooling layer."""
+    reach, count = MODES_AROUND[1] // 2, values.shape[axis]
+    ends = (reach, reach) if axis == 2 else (0, 0, reach, reach)
+    padded = functional.pad(values, ends)
+    first, second, third = (padded.narrow(axis, step, count + 2 * reach - 2) for step in range(3))
+    threes = first + second + third
+    parts = [threes.narrow(axis, step, count) for step in range(0, 2 * reach, 3)]
+    few = parts[1] + parts[2] + parts[3]
+    return few, parts[0] + few + parts[4]

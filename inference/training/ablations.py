@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,9 +58,9 @@ class AddingNet(nn.Module):
         self.net = UNet(FEATURES + MORE_FEATURES, 4, width, depth, blocks)
 
     def forward(
-        self, features: Tensor, taken: Tensor, slopes: Tensor, variances: Tensor, lit: Tensor, unit: Tensor
+        self, features: Sequence[Tensor], taken: Tensor, slopes: Tensor, variances: Tensor, lit: Tensor, unit: Tensor
     ) -> tuple[Tensor, ...]:
-        found = self.net(features)
+        found = self.net(*features)
         return torch.zeros_like(taken), unit * found[:, :2], found[:, 2:]
 
 

@@ -2,52 +2,33 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates, median_filter
+from scipy.ndimage import map_coordinates
 
 from acquisition.errors import BadInput
-from inference.accuracy import without_plane
+from inference.metrology.afm_files import read_map
+from inference.metrology.levelling import levelled
 from inference.training.frames import MARGIN_PX, SUBPIXELS
 from inference.training.surfaces.canvas import Heights
 
-SPIKE_DEVIATIONS = 6.0
 LEAST_FRAME_PX = 32
 
 Floats = NDArray[np.float64]
 
 
 def read_levelled_map(path: Path) -> tuple[Floats, tuple[float, float]]:
-    """Levelled heights (H, W) in metres and the pixel's (height, width) in metres, from an .npz of `height_m` and
-    `pixel_m`. Raises `BadInput` naming the file and what is wrong with it."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            dy_m, dx_m = np.broadcast_to(np.asarray(archive["pixel_m"], np.float64), (2,)).tolist()
-            heights_m = np.asarray(archive["height_m"], np.float64)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise BadInput(f"height map {path} cannot be read: {error}") from error
-    if heights_m.ndim != 2 or min(heights_m.shape) < LEAST_FRAME_PX + 2 * MARGIN_PX:
-        least = LEAST_FRAME_PX + 2 * MARGIN_PX
-        raise BadInput(f"height map {path} has shape {heights_m.shape}: expected (H, W) of at least {least} x {least}")
-    if not np.isfinite(heights_m).all():
-        raise BadInput(f"height map {path} has heights that are not finite; fill them first")
-    if not (np.isfinite([dy_m, dx_m]).all() and dy_m > 0 and dx_m > 0):
-        raise BadInput(f"height map {path} has a pixel of {dy_m:g} m by {dx_m:g} m: it must be above 0 m")
-    return levelled(heights_m), (dy_m, dx_m)
-
-
-def levelled(heights_m: Floats) -> Floats:
-    """(H, W) without the median step of each scan line against the one before, spikes and mean plane, all of which
-    would turn into false slope."""
-    steps = np.median(np.diff(heights_m, axis=0), axis=1)
-    level = heights_m - np.concatenate([[0.0], np.cumsum(steps)])[:, None]
-    smooth = median_filter(level, size=3, mode="nearest")
-    residual = level - smooth
-    typical = 1.4826 * float(np.median(np.abs(residual))) + 1e-15
-    return without_plane(np.where(np.abs(residual) > SPIKE_DEVIATIONS * typical, smooth, level))
+    """Levelled heights (H, W) in metres and the pixel's (height, width) in metres, of a file that `read_map` reads.
+    Raises `BadInput` naming the file and what is wrong with it."""
+    found = read_map(path)
+    least = LEAST_FRAME_PX + 2 * MARGIN_PX
+    if min(found.height_m.shape) < least:
+        raise BadInput(
+            f"height map {path} has shape {found.height_m.shape}: expected (H, W) of at least {least} x {least}"
+        )
+    return levelled(found.height_m), (found.pixel_size_y_m, found.pixel_size_m)
 
 
 def fine_map(heights_m: Floats, pixel_m: tuple[float, float], most_px: int) -> Heights:

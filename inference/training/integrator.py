@@ -20,6 +20,7 @@ from inference.training.run import Recipe
 from inference.training.surface_errors import surface_errors
 
 TAKEN = ("p", "q", "sigma_p", "sigma_q", "rejected", "residual")
+SQUARE_PIXELS = {"pixel_size_m": np.float32(1.0), "pixel_size_y_m": np.float32(1.0)}
 LEAST_HEIGHT_PX = 1e-3
 LEAST_ANGLE = 1e-3
 PHYSICS_WEIGHT = 0.1
@@ -57,6 +58,7 @@ class IntegratorLesson:
         for place, images in enumerate(batch.images):
             values: dict[str, Any] = {name: numbers[place].numpy() for name, numbers in batch.numbers.items()}
             values["images"] = images.numpy().astype(np.uint16)
+            values |= SQUARE_PIXELS
             values |= slopes.run(values)
             seen.append(values | rerender.run(values))
         given = {name: torch.from_numpy(np.stack([values[name] for values in seen])) for name in TAKEN}

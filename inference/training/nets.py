@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -16,10 +16,12 @@ from inference.networks.finetune import FinetuneNet, save_finetune
 from inference.networks.integrator import IntegratorNet
 from inference.networks.slopes import SlopeNet
 from inference.networks.vft import Vft, save_vft
-from inference.registry import SLOTS, ModelCard, Part
+from inference.networks.weights import read_rerender, read_slopes
+from inference.registry import SLOTS, ModelCard, Part, find_model_set
 from inference.training.dsm import DsmLesson
 from inference.training.finetune import FinetuneLesson
 from inference.training.integrator import IntegratorLesson
+from inference.training.labelled import SHARE, with_labels
 from inference.training.mismatched import beside_faultless, mismatched
 from inference.training.model_set import install_alone, install_part, like_classical
 from inference.training.run import Lesson, Recipe, logged, train
@@ -31,7 +33,8 @@ from inference.training.vft import VftLesson
 class Net:
     """`lesson` takes the folder of the set that the graph becomes part of: some learn on what the others give. `recipe`
     is the full one, `quick` one of about a minute. A net whose `slot` no model set has stands alone in the folder of
-    that name. `of_instrument` is the lesson of a net that is one instrument's own."""
+    that name. `of_instrument` is the lesson of a net that is one instrument's own. `read` gives a network back from its
+    graph."""
 
     slot: str
     lesson: Callable[[Path], Lesson]
@@ -40,6 +43,7 @@ class Net:
     quick: Recipe
     data: str
     of_instrument: Callable[[Instrument], Lesson] | None = None
+    read: Callable[[Path], nn.Module] | None = None
 
 
 FRAMES = "simulated frames: fourteen families of surfaces, 64 detector geometries, N from 50 to 100 000"
@@ -80,6 +84,7 @@ NETS: Mapping[str, Net] = {
         recipe=Recipe(),
         quick=Recipe(samples=1_400, size_px=64, batch=8, width=16, depth=3, validation_batches=8),
         data=FRAMES,
+        read=read_slopes,
     ),
     "pinn": Net(
         slot="integrate",
@@ -105,6 +110,7 @@ NETS: Mapping[str, Net] = {
         recipe=Recipe(samples=60_000, width=16, depth=3, muon_rate=4e-3, adam_rate=2e-3),
         quick=Recipe(samples=1_024, width=8, depth=3, blocks=1, validation_batches=4),
         data="BSESM's images of fourteen families of surfaces, up to five times as steep, 64 detector geometries",
+        read=read_rerender,
     ),
     "vft": Net(
         slot="vft",
@@ -143,9 +149,12 @@ def train_and_install(
     progress: Callable[[int, int], None],
     until_s: float,
     instrument: Path | None = None,
+    labels: Sequence[Path] = (),
+    labels_share: float = SHARE,
 ) -> ModelCard:
     """Train network `name`, or go on where the run in `state` stopped, and put it into its slot of a set, or where it
-    stands alone. `instrument` is the file of the one whose own it is to be.
+    stands alone. `instrument` is the file of the one whose own it is to be; `labels` are files of labelled frames that
+    make `labels_share` of the examples.
 
     Raises `BadInput` for an unknown name, when `state` holds a run of another recipe, for a net that is the same for
     all instruments, and for an unusable instrument file.
@@ -154,13 +163,19 @@ def train_and_install(
     own = _of_instrument(net, instrument) if instrument else None
     in_set = net.slot in SLOTS
     folder = like_classical(models / set_name) if in_set else models / net.slot
-    trained = train(own or net.lesson(folder), state, recipe, processes, progress, until_s)
+    lesson = own or net.lesson(folder)
+    if labels:
+        lesson = with_labels(name, lesson, labels, labels_share)
+    trained = train(lesson, state, recipe, processes, progress, until_s)
     figures = logged(state)[-1]
     part = Part(
         command=f"eclips train {name} --samples {recipe.samples} --seed {recipe.seed}"
         + (f" --name {set_name}" if in_set else "")
-        + (f" --instrument {instrument}" if instrument else ""),
-        data=net.data,
+        + (f" --instrument {instrument}" if instrument else "")
+        + "".join(f" --labels {file.name}" for file in labels)
+        + (f" --labels-share {labels_share:g}" if labels else ""),
+        data=net.data
+        + (f"; {100 * labels_share:g} % labelled frames: {', '.join(file.name for file in labels)}" if labels else ""),
         seed=recipe.seed,
         hours=figures.pop("hours"),
         figures=figures,
@@ -170,6 +185,24 @@ def train_and_install(
         net.export(trained, path)
 
     return install_part(folder, net.slot, write, part) if in_set else install_alone(folder, write, part)
+
+
+def write_again(name: str, models: Path, set_name: str) -> ModelCard:
+    """The graph of network `name` in an installed set, written anew from its own weights by the exporter as it is now:
+    the same network, and what it was trained on and reached stays on its card; the hash is new.
+
+    Raises `BadInput` for a set that is not installed and for a network that cannot be read from its graph.
+    """
+    net = find_net(name)
+    if net.read is None:
+        readable = ", ".join(other for other, that in NETS.items() if that.read)
+        raise BadInput(f"{name} cannot be written again from its graph; {readable} can")
+    card = find_model_set(set_name, models)
+    found = net.read(card.graph(net.slot))
+    part, written = card.parts[net.slot], f"eclips train {name} --again --name {set_name}"
+    if not part.command.endswith(written):
+        part = replace(part, command=f"{part.command}; {written}")
+    return install_part(card.folder, net.slot, lambda path: net.export(found, path), part)
 
 
 def _of_instrument(net: Net, file: Path) -> Lesson:
