@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from service.benchmarks.accuracy_rows import HONEST_INSIDE
-from service.benchmarks.judged import CLASSICAL, FC, SMOOTHED, Verdict
+from service.benchmarks.judged import CLASSICAL, FC, FITTED, SMOOTHED, Verdict
 from service.benchmarks.judgement import Judgement, family_medians
 
 COLUMNS = (
@@ -164,14 +164,15 @@ def _draw_facets(folder: Path, judgement: Judgement) -> Path:
     doses = sorted({one.dose for one in judgement.of_special("facet")})
     figure, axes = plt.subplots(1, len(doses), figsize=(11, 4), layout="constrained", sharey=True, squeeze=False)
     for axis, dose in zip(axes[0], doses, strict=True):
-        for method, colour in zip(dict.fromkeys((CLASSICAL, judgement.model)), ("gray", "tab:red"), strict=False):
+        methods = dict.fromkeys((CLASSICAL, judgement.model, FITTED))
+        for method, colour in zip(methods, ("gray", "tab:red", "tab:blue")[-len(methods) :], strict=True):
             for one in judgement.of_special("facet", dose):
                 true, found = one.known["angle_deg"], one.facets_deg[method]
                 label = method if one is judgement.of_special("facet", dose)[0] else None
                 axis.plot(np.full(len(found), true), found - true, ".", ms=2, color=colour, alpha=0.4)
-                axis.plot(true, found.mean() - true, "x", color=colour, label=label)
+                axis.plot(true, np.nanmean(found) - true, "x", color=colour, label=label)
         for low_index in (35.26, 45.0, 54.74):
-            axis.axvline(low_index, color="tab:blue", lw=0.5)
+            axis.axvline(low_index, color="black", lw=0.5, ls=":")
         axis.axhline(0.0, color="black", lw=0.5)
         axis.set(xlabel="true facet angle, °", title=f"N = {dose:.0f}, facets of 8 px, beam 1 px")
     axes[0, 0].set_ylabel("measured minus true, °")

@@ -69,9 +69,11 @@ def carry_out(
     folder: Path, frames: int, size_px: int, dwell_time_s: float, model: str, settings: Sequence[Setting] = EXPERIMENT
 ) -> RecordedRun:
     """The run that `eclips up` records into `folder` while the settings are made. Raises `ComponentFailed` when a
-    program ends early or the run does not go on, with the last that the programs said."""
+    program ends early or the run does not go on, with the alarms that sounded (which name the device), or else with the
+    last that the programs said."""
     config, log, runs = folder / "lab.toml", folder / "log.txt", folder / "runs"
     config.write_text(lab_settings(folder, size_px, dwell_time_s, model), encoding="utf-8")
+    alarms: dict[str, str] = {}
     command = [sys.executable, "-m", "service.cli", "up", "--frames", str(frames), "--config", str(config)]
     with log.open("w") as said:
         program = subprocess.Popen(
@@ -79,12 +81,13 @@ def carry_out(
         )
         try:
             with _client(config) as client:
-                run = _follow(program, client, frames, settings)
+                run = _follow(program, client, frames, settings, alarms)
             if program.returncode:
                 raise ComponentFailed(f"it ended with {program.returncode}")
         except EclipsError as error:
             last = " | ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
-            raise ComponentFailed(f"the experiment failed: {error}; the programs said last: {last}") from None
+            cause = " | ".join(alarms.values()) or f"the programs said last: {last}"
+            raise ComponentFailed(f"the experiment failed: {error}; {cause}") from None
         finally:
             _end(program)
     return RecordedRun(Path(run))
@@ -170,8 +173,15 @@ def _client(config: Path) -> Iterator[ControlClient]:
             client.close()
 
 
-def _follow(program: subprocess.Popen[bytes], client: ControlClient, frames: int, settings: Sequence[Setting]) -> str:
-    """Make each setting when its time has come, until the program ends; returns the run's folder."""
+def _follow(
+    program: subprocess.Popen[bytes],
+    client: ControlClient,
+    frames: int,
+    settings: Sequence[Setting],
+    alarms: dict[str, str],
+) -> str:
+    """Make each setting when its time has come, until the program ends; returns the run's folder. Puts every alarm
+    that sounds after the first frame into `alarms`, by id."""
     operator, taken, folder = _Operator(client, frames, settings), -1, ""
     heard_s = beaten_s = time.monotonic()
     while program.poll() is None:
@@ -187,6 +197,8 @@ def _follow(program: subprocess.Popen[bytes], client: ControlClient, frames: int
             # It may be about to leave, or not there yet.
             continue
         run = status["run"]
+        if taken >= 0:
+            alarms.update({alarm["id"]: alarm["text"] for alarm in status["alarms"]})
         if run is not None and run["frames"] > taken:
             taken, folder, heard_s = run["frames"], run["path"], now_s
         if run is not None and status["state"] == "acquiring":

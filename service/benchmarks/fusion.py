@@ -111,16 +111,16 @@ def draw(folder: Path, model: str) -> list[Path]:
 
 
 def film(
-    scene: Scene, size_px: int, dose: float, frames: int, seed: int = 1
+    scene: Scene, size_px: int, dose: float, frames: int, seed: int = 1, pixel_m: float = PIXEL_M
 ) -> Iterator[tuple[Frame, Instrument, Floats]]:
     """Frames of a scene in order, each with its instrument and its true height (H, W) in metres."""
     rng = np.random.default_rng(seed)
-    surface, instrument = find_scene(scene.scene, seed), _instrument(dose)
+    surface, instrument = find_scene(scene.scene, seed), _instrument(dose, pixel_m)
     along = (np.arange(SUBPIXELS * (size_px + 2 * MARGIN_PX)) + 0.5) / SUBPIXELS - MARGIN_PX - 0.5 * size_px
     for number in range(frames):
-        y_m, x_m = ((along - number * drift) * PIXEL_M for drift in scene.drift_px)
+        y_m, x_m = ((along - number * drift) * pixel_m for drift in scene.drift_px)
         fine_m = surface.heights_m(x_m, y_m, GROWN_M + number * scene.growth_m)
-        frame = _exposed(expected_frame(fine_m / PIXEL_M, instrument, dose, BEAM_SIGMA_PX), instrument, rng, number)
+        frame = _exposed(expected_frame(fine_m / pixel_m, instrument, dose, BEAM_SIGMA_PX), instrument, rng, number)
         yield frame, instrument, pixel_means(fine_m.astype(np.float32)).astype(np.float64)
 
 
@@ -137,9 +137,9 @@ def _ratio(pipeline: Pipeline, surface: NDArray[np.float32], dose: float, rng: n
     return errors[0] / errors[1]
 
 
-def _instrument(dose: float) -> Instrument:
+def _instrument(dose: float, pixel_m: float = PIXEL_M) -> Instrument:
     """Four quadrants, at whose gain any dose of a flat specimen gives the same counts."""
-    geometry = four_quadrant().with_scan(pixel_size_m=PIXEL_M)
+    geometry = four_quadrant().with_scan(pixel_size_m=pixel_m)
     segments = len(geometry.detector.segments)
     gains, darks = [FLAT_COUNTS * segments / dose] * segments, [DARK_COUNTS] * segments
     return calibrated(geometry, dose, BEAM_SIGMA_PX, gains, darks)

@@ -69,7 +69,7 @@ def faces(height_m: NDArray[np.float32], pixel_size_m: float) -> tuple[float, li
     tilt_deg = np.degrees(np.arctan(np.hypot(p, q)))
     azimuth_deg = np.degrees(np.arctan2(-q, p)) % 360.0
     on_faces = (level < -FACE_DEPTHS[0] * depth_m) & (level > -FACE_DEPTHS[1] * depth_m)
-    first_deg = _commonest_modulo_90(azimuth_deg[on_faces])
+    first_deg = commonest_modulo_90(azimuth_deg[on_faces])
     tilts, azimuths = [], []
     for face in range(4):
         off_deg = (azimuth_deg - first_deg - 90.0 * face + 180.0) % 360.0 - 180.0
@@ -89,7 +89,7 @@ def _around_deepest(height_m: NDArray[np.float32], half_px: int) -> Floats:
     return level[row : row + 2 * half_px + 1, column : column + 2 * half_px + 1]
 
 
-def _commonest_modulo_90(azimuth_deg: Floats) -> float:
+def commonest_modulo_90(azimuth_deg: Floats) -> float:
     candidates = np.arange(0.0, 90.0, 1.0)
     off = np.abs((azimuth_deg[np.newaxis] - candidates[:, np.newaxis] + 45.0) % 90.0 - 45.0)
     return float(candidates[np.argmin(np.median(off, axis=1))])

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from acquisition.frames import Frame
 from acquisition.instrument import Instrument, four_quadrant
-from hardware_drivers.simulated.height_maps import MAP_SUFFIXES, HeightMap
+from hardware_drivers.simulated.height_maps import HeightMap
+from hardware_drivers.simulated.scenes import MAP_SUFFIXES
 from inference.accuracy import Accuracy, compare
 from inference.forward_model import expected_electrons
 from inference.pipeline import Pipeline

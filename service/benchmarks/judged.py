@@ -13,6 +13,7 @@ from inference.accuracy import compare, normals
 from inference.calibration import Calibration
 from inference.training.frames import calibration_of
 from inference.training.held_out import Case, Scene, exposures, held_out_scenes
+from service.benchmarks.facets import fitted_angles_deg
 from service.benchmarks.invented import Detail, detail
 from service.benchmarks.measured import tell_progress
 from service.benchmarks.model_sets import ModelSet, Slopes
@@ -32,6 +33,8 @@ from service.benchmarks.theory import (
 )
 
 CLASSICAL = "classical"
+FITTED = "fit to the images"
+"""Of facets alone; makes no height."""
 SMOOTHED, FC, IRLS, WEIGHTED, PCA, WIENER = (
     "oracle smoothing",
     "Frankot-Chellappa",
@@ -161,7 +164,7 @@ def judge(seen: Seen, classical: ModelSet, quick: bool) -> tuple[Verdict, Seen]:
         {name: figures(height, truth) for name, height in heights.items()},
         {name: _coverage(slopes, truth) for name, slopes in seen.slopes.items()},
         {name: detail(slopes, seen.heights[name], truth) for name, slopes in seen.slopes.items()},
-        {name: facet_angles_deg(heights[name], seen.case.known) for name in heights if facet},
+        _facets_deg(seen, heights) if facet else {},
         {name: transfer(heights[name], truth, seen.case.known) for name in heights if chirp},
         inner_deg,
         bound_deg,
@@ -178,6 +181,12 @@ def figures(height: Floats, truth: Floats) -> Figures:
 def model_sets(names: Sequence[str]) -> dict[str, ModelSet]:
     """The named sets and classical, which every judge needs. Raises `BadInput` for a set that is not installed."""
     return {name: ModelSet(name) for name in dict.fromkeys([CLASSICAL, *names])}
+
+
+def _facets_deg(seen: Seen, heights: Mapping[str, Floats]) -> dict[str, Floats]:
+    found = {name: facet_angles_deg(height, seen.case.known) for name, height in heights.items()}
+    found[FITTED] = fitted_angles_deg(seen.case.sample.images, seen.calibration, heights[CLASSICAL], seen.case.known)
+    return found
 
 
 def _coverage(slopes: Slopes, truth: Floats) -> Coverage:

@@ -26,7 +26,7 @@ from scipy.stats import trim_mean
 
 from acquisition.errors import BadInput
 from acquisition.recording import RecordedRun
-from hardware_drivers.simulated.world import BOLTZMANN_EV_PER_K
+from inference.metrology.kinetics import log_rate, log_supply
 
 SMOOTHED_PX = (1.5, 1.0)
 SHARE_OF_STEEPEST = 0.5
@@ -207,9 +207,9 @@ class _Window:
         """Nanometres a second. Of the mean of the law, not the law of the mean: it is steep, and the window warms."""
         if self.cold:
             return 0.0
-        hindrance = unknown[1] / BOLTZMANN_EV_PER_K * (1 / self.temperature_k - 1 / USUAL_K)
-        supply = unknown[2] * np.log(np.maximum(self.oxygen_pa, 1e-6) / USUAL_PA)
-        return float(np.exp(unknown[0] + supply - hindrance).mean())
+        heat = log_rate(self.temperature_k, float(unknown[1]), USUAL_K)
+        supply = log_supply(self.oxygen_pa, float(unknown[2]), USUAL_PA)
+        return float(np.exp(unknown[0] + heat + supply).mean())
 
 
 def _windows(film: Film, temperature_k: Floats) -> list[_Window]:

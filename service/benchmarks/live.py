@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from acquisition.errors import ComponentFailed
 from acquisition.instrument import four_quadrant
@@ -18,18 +19,23 @@ from acquisition.recording import RecordedRun
 from inference.forward_model import render
 from inference.pipeline import Pipeline
 from inference.registry import find_model_set
+from service.benchmarks.answers import answer_table, status_times_s
 from service.benchmarks.frames import frame_of
 from service.benchmarks.measured import Measured, Report, Request, tell_progress
 from service.settings import environment_with_runs
 
 PORTS = {"data_port": 5691, "state_port": 5692, "control_port": 5693}
 SERVE_PORT = 8091
+KEY_FILE = "key"
 FRAMES = {512: (24, 48), 1024: (10, 24)}
+STATUS_PX = 512
+STATUS_REQUESTS = (200, 500)
 
 
 def measure(request: Request) -> Report:
     """Rows of [live] for the first of the request's sets. Frames a second count from the first to the last recorded
-    height of a replay at full speed. Raises `BadInput` for a set that is not installed."""
+    height of a replay at full speed. Beside the rows: how soon `GET /status` is answered during one. Raises `BadInput`
+    for a set that is not installed."""
     model = find_model_set(request.models[0]).name
     rows: dict[str, Measured] = {}
     with tempfile.TemporaryDirectory(prefix="eclips-bench-") as folder:
@@ -55,14 +61,19 @@ def measure(request: Request) -> Report:
                     peer="the graphs alone in one process",
                     peer_value=0.0,
                 )
-    return Report(rows)
+        tell_progress(f"GET /status during a replay of {STATUS_PX} x {STATUS_PX}")
+        times_s = _status_times_s(Path(folder), STATUS_REQUESTS[0] if request.quick else STATUS_REQUESTS[1])
+    conditions = f"replay of 4 x {STATUS_PX} x {STATUS_PX} at full speed, set {model}, {os.cpu_count()} cores"
+    return Report(rows, table=answer_table(times_s, conditions))
 
 
 def _replay(folder: Path, size: int, frames: int, model: str) -> tuple[float, float]:
     """Frames a second to recorded height, and seconds from the command to the first height."""
     config, runs, source = folder / "bench.toml", folder / f"runs-{size}", folder / f"source-{size}"
     ports = "\n".join(f"{name} = {port}" for name, port in PORTS.items())
-    tables = f'[stream]\n{ports}\n[serve]\nport = {SERVE_PORT}\n[inference]\nmodel = "{model}"\n'
+    tables = (
+        f'[stream]\n{ports}\n[serve]\nport = {SERVE_PORT}\nkey_file = "{KEY_FILE}"\n[inference]\nmodel = "{model}"\n'
+    )
     config.write_text(tables, encoding="utf-8")
     environment = environment_with_runs(runs)
     eclips = [sys.executable, "-m", "service.cli"]
@@ -75,6 +86,14 @@ def _replay(folder: Path, size: int, frames: int, model: str) -> tuple[float, fl
     if len(times_ns) != frames:
         raise ComponentFailed(f"{len(times_ns)} of {frames} heights were recorded")
     return (frames - 1) / ((times_ns[-1] - times_ns[0]) / 1e9), (times_ns[0] - began_ns) / 1e9
+
+
+def _status_times_s(folder: Path, requests: int) -> NDArray[np.float64]:
+    """The recording of `_replay` again and again, unrecorded, and the service asked how it stands."""
+    replayed = ["replay", str(folder / f"source-{STATUS_PX}"), "--speed", "max", "--loop"]
+    arguments = [*replayed, "--config", str(folder / "bench.toml")]
+    environment = environment_with_runs(folder / "runs-asked")
+    return status_times_s(arguments, f"http://127.0.0.1:{SERVE_PORT}", folder / KEY_FILE, environment, requests)
 
 
 def _bare(size: int, model: str) -> tuple[float, float]:

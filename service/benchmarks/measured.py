@@ -37,11 +37,15 @@ class NotMeasured:
 
 
 class Request(NamedTuple):
-    """What a judge of model sets is asked: `models` are sets of one recipe, the first of which the rows are about."""
+    """What a benchmark with more than one setting is asked: `models` are sets of one recipe, the first of which the
+    rows are about. `draws`: how often what is drawn at random is drawn; None for as often as the rows want.
+    `seconds`: how long is watched; None for as long as the rows want."""
 
     quick: bool
     data: Path | None
     models: tuple[str, ...]
+    draws: int | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,12 @@ def oracle_smoothed(
 def principal_components(
     images: Images, dark_counts: NDArray[np.floating], azimuths_rad: Floats, truth: Floats
 ) -> Floats:
-    """Height by self-calibration from the images alone, as published for segmented backscatter detectors (J. Neggers
+    """Height of `principal_slopes`, by a cosine transform."""
+    return poisson(principal_slopes(images, dark_counts, azimuths_rad, truth))
+
+
+def principal_slopes(images: Images, dark_counts: NDArray[np.floating], azimuths_rad: Floats, truth: Floats) -> Slopes:
+    """Slopes by self-calibration from the images alone, as published for segmented backscatter detectors (J. Neggers
     et al., Ultramicroscopy 184 (2018) 200).
 
     The two strongest principal components of the segments' shares of the pixel's sum, each segment taken relative to
@@ -115,7 +120,8 @@ def principal_components(
     strength = float((between_x**2).sum() + (between_y**2).sum())
     fit = float((between_x * np.diff(truth, axis=1)).sum() + (between_y * np.diff(truth, axis=0)).sum())
     scale = fit / strength if strength > 0 else 0.0
-    return _poisson(_divergence(scale * between_x, scale * between_y))
+    sure = (np.ones_like(between_x), np.ones_like(between_y), np.zeros(truth.shape, np.uint8))
+    return Slopes(scale * between_x, scale * between_y, *sure)
 
 
 def _divergence(p: Floats, q: Floats) -> Floats:

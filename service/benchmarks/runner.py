@@ -62,6 +62,12 @@ def _recorder(quick: bool, data: Path | None) -> Report:
     return recorder.measure(quick)
 
 
+def _page(request: Request) -> Report:
+    from service.benchmarks import page
+
+    return page.measure(request.quick, request.seconds)
+
+
 def _live(request: Request) -> Report:
     from service.benchmarks import live
 
@@ -92,6 +98,48 @@ def _lab(request: Request) -> Report:
     return lab.measure(request)
 
 
+def _loop(request: Request) -> Report:
+    from service.benchmarks import loop
+
+    return loop.measure(request)
+
+
+def _metrology(request: Request) -> Report:
+    from service.benchmarks import metrology
+
+    return metrology.measure(request)
+
+
+def _afm(request: Request) -> Report:
+    from service.benchmarks import afm
+
+    return afm.measure(request)
+
+
+def _calibration(request: Request) -> Report:
+    from service.benchmarks import calibration
+
+    return calibration.measure(request)
+
+
+def _labels(quick: bool, data: Path | None) -> Report:
+    from service.benchmarks import labels
+
+    return Report(labels.measure(quick, data))
+
+
+def _adaptation(request: Request) -> Report:
+    from service.benchmarks import adaptation
+
+    return adaptation.measure(request)
+
+
+def _refinement(request: Request) -> Report:
+    from service.benchmarks import refinement
+
+    return refinement.measure(request)
+
+
 def _effects_picture(folder: Path, quick: bool, data: Path | None) -> list[Path]:
     from service.benchmarks import effects
 
@@ -110,15 +158,23 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "imprint": _imprint,
     "physics": _physics,
     "effects": _effects,
+    "labels": _labels,
 }
 JUDGES: Mapping[str, Judge] = {
     "live": _live,
+    "page": _page,
     "accuracy": _accuracy,
     "integrators": _integrators,
     "ablations": _ablations,
+    "adaptation": _adaptation,
     "lab": _lab,
+    "loop": _loop,
+    "metrology": _metrology,
+    "afm": _afm,
+    "calibration": _calibration,
+    "refinement": _refinement,
 }
-UNDRAWN = ("live", "ablations")
+UNDRAWN = ("live", "page", "ablations", "adaptation", "metrology", "calibration", "refinement")
 """Judges whose figures are no pictures."""
 DRAWINGS: Mapping[str, Drawing] = {"physics": _vision_field, "effects": _effects_picture}
 
@@ -130,6 +186,8 @@ def run_benchmark(
     data: Path | None,
     pictures: Path | None = None,
     models: tuple[str, ...] = (),
+    draws: int | None = None,
+    seconds: float | None = None,
 ) -> None:
     """Measure, print, write the rows and draw pictures when asked to. `models`: sets of one recipe to judge, the first
     for the rows and the others for the spread; none is the default one. Raises `BadInput` for what isn't known."""
@@ -138,10 +196,14 @@ def run_benchmark(
     drawn = [name for name in (*DRAWINGS, *JUDGES) if name not in UNDRAWN]
     if pictures is not None and what not in drawn:
         raise BadInput(f"benchmark {what!r} has no pictures; those that have: {', '.join(drawn)}")
-    if models and what not in JUDGES:
-        raise BadInput(f"benchmark {what!r} judges no model set; those that do: {', '.join(JUDGES)}")
+    if models and (what not in JUDGES or what == "page"):
+        raise BadInput(f"benchmark {what!r} judges no model set; those that do: {', '.join(set(JUDGES) - {'page'})}")
+    if draws is not None and what != "calibration":
+        raise BadInput(f"benchmark {what!r} draws nothing: --draws is for calibration")
+    if seconds is not None and what != "page":
+        raise BadInput(f"benchmark {what!r} takes the time that it needs: --seconds is for page")
     targets = tomllib.loads(ROWS_FILE.read_text(encoding="utf-8"))[what]
-    report = _report(what, quick, data, models or (DEFAULT_MODEL,))
+    report = _report(what, Request(quick, data, models or (DEFAULT_MODEL,), draws, seconds))
     nothing = NotMeasured(report.left_out) if report.left_out else None
     rows = [table_row(name, target, report.rows.get(name, nothing), quick) for name, target in targets.items()]
     if rows:
@@ -159,10 +221,10 @@ def run_benchmark(
             Console().print(f"wrote {file}", highlight=False, soft_wrap=True)
 
 
-def _report(what: str, quick: bool, data: Path | None, models: tuple[str, ...]) -> Report:
+def _report(what: str, request: Request) -> Report:
     if what in JUDGES:
-        return JUDGES[what](Request(quick, data, models))
-    drawing = DRAWINGS.get(what)
+        return JUDGES[what](request)
+    quick, data, drawing = request.quick, request.data, DRAWINGS.get(what)
     draw = None if drawing is None else lambda folder: drawing(folder, quick, data)
     return replace(BENCHMARKS[what](quick, data), draw=draw)
 

@@ -14,6 +14,7 @@ from acquisition.errors import ComponentFailed
 from service.benchmarks.measured import Measured, NotMeasured, Report, tell_progress
 from service.benchmarks.stream_pair import Pair, Transfer, memcpy_gb_per_s, missing
 from service.benchmarks.stream_peers import LATEST, OURS, P4P, RAW, WAYS
+from service.benchmarks.stream_replay import pacing_error
 
 WINDOW, SMALL_WINDOW, LATEST_WINDOW = 16, 64, 4
 PACE_HZ = 20.0
@@ -26,7 +27,8 @@ COUNTED = (OURS, LATEST)
 class Plan:
     """How much is measured. Each way sends `frames` in each of `rounds`, one way after the other; `paced` are sent at
     20 frames/s for the latency, by peers `paced_peers`; `soak` of `soak_shape` lie in new memory each, for the growth
-    (0: left out): they are of a size of which one more or less in flight does not show."""
+    (0: left out): they are of a size of which one more or less in flight does not show; `replayed` are recorded and
+    played again at their times."""
 
     shape: tuple[int, int, int]
     small_shape: tuple[int, int, int]
@@ -37,10 +39,11 @@ class Plan:
     paced: int
     paced_peers: int
     soak: int
+    replayed: int
 
 
-QUICK = Plan((4, 1024, 1024), (4, 64, 64), (4, 256, 256), 3, 50, 500, 40, 15, 0)
-FULL = Plan((4, 1024, 1024), (4, 64, 64), (4, 256, 256), 7, 100, 1000, 300, 60, 6000)
+QUICK = Plan((4, 1024, 1024), (4, 64, 64), (4, 256, 256), 3, 50, 500, 40, 15, 0, 30)
+FULL = Plan((4, 1024, 1024), (4, 64, 64), (4, 256, 256), 7, 100, 1000, 300, 60, 6000, 200)
 
 
 @dataclass(slots=True)
@@ -72,11 +75,13 @@ def measure(quick: bool, plan: Plan | None = None) -> Report:
         if plan.soak:
             tell_progress(f"{plan.soak} frames for the memory")
             soak = pair.transfer(OURS, plan.soak_shape, plan.soak, WINDOW, fresh=True)
+    tell_progress(f"{plan.replayed} frames replayed at their pace")
     rows: dict[str, Measured | NotMeasured] = {
         "throughput_vs_raw_pyzmq": _ratio(seen, reasons, RAW),
         "throughput_vs_p4p": _ratio(seen, reasons, P4P),
         "latency_p99_ms": _latency(seen[LATEST]),
         "lost_frames": _lost([*seen[OURS].large, *seen[OURS].small, *([soak] if soak else [])]),
+        "replay_pacing_p99_ms": pacing_error(plan.shape, plan.replayed),
     }
     if soak is not None:
         rows["memory_growth_pct"] = _growth(soak)
