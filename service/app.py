@@ -17,18 +17,38 @@ from fastapi.responses import FileResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from acquisition.errors import BadInput, ComponentFailed, EclipsError, LimitExceeded, RequestRefused
-from service.auth import COOKIE, KeyCheck, check_only_reachable_here, describe_security, needs
-from service.control_lock import ControlLock
+from acquisition.control_lock import ControlLock
+from acquisition.errors import BadInput, ChangedMeanwhile, ComponentFailed, EclipsError, LimitExceeded, RequestRefused
+from service.auth import COOKIE, KeyCheck, describe_security, needs
+from service.control_link import ControlLink
 from service.exchanges import Exchanges
 from service.hub import Hub
 from service.keys import KeyBook
+from service.listening import check_nobody_listens
 from service.metrics import Metrics, RequestMeter
 from service.problems import PROBLEMS, problem
-from service.routes import control, devices, keys, live, metrics, plan, profiles, recipe, run, runs, status, tasks
+from service.routes import (
+    adaptations,
+    calibrations,
+    control,
+    devices,
+    keys,
+    live,
+    metrics,
+    models,
+    plan,
+    profiles,
+    recipe,
+    run,
+    runs,
+    status,
+    tasks,
+    track,
+)
 from service.routes.shared import Services
 from service.run_control import RunControl
 from service.settings import Settings
+from service.standing import Standing
 from service.tasks import TaskBook
 
 PAGE = Path(__file__).parent / "page"
@@ -39,11 +59,12 @@ PLOTLY = Path(str(files("plotly"))) / "package_data" / "plotly.min.js"
 def create_app(settings: Settings, key: str) -> FastAPI:
     """The application for one node; `key` opens everything.
 
-    Raises `BadInput` for a damaged file of other keys, and for an address where keys would travel unencrypted.
+    Raises `BadInput` for a damaged file of other keys, and as
+    `check_nobody_listens`.
     """
-    check_only_reachable_here(settings.serve.host)
+    check_nobody_listens(settings.serve)
     key_book = KeyBook(key, settings.runs_folder.with_name(f"{settings.runs_folder.name}-keys.json"))
-    lock = ControlLock()
+    lock = ControlLock("with POST /api/v1/control")
     check = KeyCheck(key_book, lock)
 
     @asynccontextmanager
@@ -52,17 +73,39 @@ def create_app(settings: Settings, key: str) -> FastAPI:
         endpoints, curve = settings.stream.endpoints, settings.stream.keys
         hub = Hub(context, endpoints, curve)
         commands = RunControl(context, endpoints.control, curve)
-        work = TaskBook()
-        app.state.services = Services(settings, hub, commands, Metrics(hub), key_book, check, lock, work)
+        standing, work = Standing(hub, commands), TaskBook()
+        seat = ControlLink(lock, hub, commands)
+        app.state.services = Services(
+            settings, hub, commands, standing, Metrics(hub), key_book, check, lock, seat, work
+        )
         await hub.start()
+        keeping = asyncio.create_task(seat.keep())
         yield
+        keeping.cancel()
         await hub.stop()
         await asyncio.to_thread(work.close)
         commands.close()
         context.destroy(linger=200)
 
     app = FastAPI(title="eclips-live", version="1", lifespan=lifespan, openapi_url=None)
-    for routes in (status, plan, run, recipe, runs, profiles, tasks, devices, live, metrics, control, keys):
+    for routes in (
+        status,
+        models,
+        adaptations,
+        plan,
+        calibrations,
+        run,
+        recipe,
+        runs,
+        track,
+        profiles,
+        tasks,
+        devices,
+        live,
+        metrics,
+        control,
+        keys,
+    ):
         app.include_router(routes.router, prefix="/api/v1", dependencies=[Depends(check)], responses=PROBLEMS)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     app.add_middleware(Exchanges)
@@ -78,7 +121,9 @@ def _add_front_door(app: FastAPI, check: KeyCheck) -> None:
         """The page; a key in the link is put into a cookie and taken out of the address bar."""
         if check.matches(key):
             response: Response = RedirectResponse("/", status_code=303)
-            response.set_cookie(COOKIE, key or "", httponly=True, samesite="strict")
+            response.set_cookie(
+                COOKIE, key or "", httponly=True, samesite="strict", secure=request.url.scheme == "https"
+            )
             return response
         if not check.matches(request.cookies.get(COOKIE)):
             raise HTTPException(401, "open the link with the key that `eclips` printed in its terminal")
@@ -89,7 +134,7 @@ def _add_front_door(app: FastAPI, check: KeyCheck) -> None:
         return FileResponse(PLOTLY, media_type="text/javascript", headers={"Cache-Control": "max-age=86400"})
 
     @app.get("/api/v1/health", tags=["status"], openapi_extra=needs(None))
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:
         """The service itself is alive; needs no key."""
         return {"status": "ok"}
 
@@ -111,6 +156,8 @@ def _add_problems(app: FastAPI) -> None:
         if isinstance(error, LimitExceeded):
             value = error.value if math.isfinite(error.value) else str(error.value)
             extra = {"value": value, "limit": error.limit, "setting": error.setting}
+        elif isinstance(error, ChangedMeanwhile):
+            return problem(status_code, title, str(error), {"ETag": f'"{error.tag}"'}, changes=list(error.changes))
         elif isinstance(error, RequestRefused):
             extra = {"permitted": list(error.permitted)}
         return problem(status_code, title, str(error), **extra)
@@ -134,6 +181,8 @@ def _kind_of(error: EclipsError) -> tuple[int, str]:
     match error:
         case LimitExceeded():
             return 422, "limit exceeded"
+        case ChangedMeanwhile():
+            return 412, "changed meanwhile"
         case BadInput():
             return 422, "invalid request"
         case RequestRefused():

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
-from acquisition.errors import BadInput
-from service.control_lock import ControlLock
-from service.keys import SCOPES, Key, KeyBook, Scope, new_key
+from acquisition.control_lock import ControlLock
+from service.keys import SCOPES, Key, KeyBook, Scope
 
-__all__ = ["COOKIE", "SESSION", "KeyCheck", "describe_security", "needs", "new_key", "session_of"]
+__all__ = ["COOKIE", "SESSION", "KeyCheck", "describe_security", "needs", "session_of"]
 
 COOKIE = "eclips_key"
 SESSION = "eclips-session"
@@ -46,7 +44,8 @@ class KeyCheck:
         """Whether the key of a line that has been open for a while still holds."""
         return self.matches(_offered(connection))
 
-    def __call__(self, connection: HTTPConnection) -> None:
+    async def __call__(self, connection: HTTPConnection) -> None:
+        """On the event loop: there is nothing in it to wait for, and a thread must first be had."""
         key = self._key(connection)
         origin = connection.headers.get("origin")
         if origin is not None and _host_of(origin) != connection.headers.get("host"):
@@ -87,19 +86,6 @@ def describe_security(tree: dict[str, Any]) -> dict[str, Any]:
             for name, value in _default(method.upper()).items():
                 operation.setdefault(name, value)
     return tree
-
-
-def check_only_reachable_here(host: str) -> None:
-    """Raise `BadInput` for an address beyond loopback: over plain HTTP everybody on the way could read the key."""
-    try:
-        here = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        here = False
-    if not here:
-        raise BadInput(
-            f"serve.host = {host!r} would let keys travel unencrypted: leave it at 127.0.0.1, and come in by "
-            "`ssh -L 8080:127.0.0.1:8080 THIS_MACHINE` or by a proxy on this machine that speaks TLS"
-        )
 
 
 def _offered(connection: HTTPConnection) -> str:

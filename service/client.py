@@ -15,21 +15,25 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from acquisition.errors import EclipsError, RequestRefused
 from service.client_line import TIMEOUT_S, AccessDenied, Line
-from service.client_parts import POLL_S, Device, Run, as_typed, path_name
+from service.client_parts import Device, Models, Run, as_typed
 from service.client_types import Alarm, Event, Interlocks, KeyInfo, RunInfo, Status, Trend
+from service.client_work import POLL_S, Candidates, Tasks, Workplace, path_name
 
-__all__ = ["AccessDenied", "Device", "Lab", "Run", "connect"]
+__all__ = ["AccessDenied", "Candidates", "Device", "Lab", "Models", "Run", "Tasks", "connect"]
 
 HEARTBEAT_INTERVAL_S = 5.0
 
 
-def connect(address: str, key: str | None = None, *, timeout_s: float = TIMEOUT_S) -> Lab:
-    """The lab behind the link that `eclips up` prints, or behind an address and a key.
+def connect(
+    address: str, key: str | None = None, *, timeout_s: float = TIMEOUT_S, verify: bool | str | Path = True
+) -> Lab:
+    """The lab behind the link that `eclips up` prints, or behind an address and a key. `verify` is the file of a
+    certificate to trust, such as one that the lab has made itself.
 
     Raises `BadInput` for an address that is none, `AccessDenied` for a wrong key, `ComponentFailed` when nobody
-    answers.
+    answers, or somebody who is not trusted.
     """
-    line = Line(address, key, timeout_s)
+    line = Line(address, key, timeout_s, verify)
     try:
         line.get("ready")
     except EclipsError:
@@ -38,7 +42,7 @@ def connect(address: str, key: str | None = None, *, timeout_s: float = TIMEOUT_
     return Lab(line)
 
 
-class Lab:
+class Lab(Workplace):
     """Every method raises as `service.client_line.Line` says: a refusal tells value, limit and setting."""
 
     def __init__(self, line: Line) -> None:
@@ -99,8 +103,10 @@ class Lab:
         """The instrument file in use as a tree, with the hash that every frame carries."""
         return dict(self._line.get("calibration"))
 
-    def models(self) -> list[dict[str, Any]]:
-        return list(self._line.get("models"))
+    @property
+    def models(self) -> Models:
+        """The model sets: which there are, which is in use, and another one while frames go on."""
+        return Models(self._line)
 
     def plan(self, **wanted: float) -> dict[str, Any]:
         """What the instrument will be able to show: `terrace_m` with `step_m`, `width_px`, `height_px`, `dose`."""
@@ -151,9 +157,14 @@ class Lab:
             with contextlib.suppress(EclipsError):
                 self._line.delete("control")
 
+    def sign_of_life(self) -> None:
+        """Somebody is watching: without it the laser goes off after a while. `control` sends it by itself."""
+        self._line.post("operator:heartbeat")
+
     def start(self, **wanted: Any) -> Run:
-        """Start a run: `frames`, `name`, `notes`, `record`, `width_px`, `height_px`, `keep_truth`, `hold_after`,
-        `fuse_frames`; what is left out is as the settings say."""
+        """Start a run: `frames`, `name`, `notes`, `record`, `width_px`, `height_px`, `pixel_size_m`, `keep_truth`,
+        `hold_after`, `fuse_frames`; what is left out is as the settings say. Raises `LimitExceeded` for a pixel size
+        beyond the detector's (`device("detector").state.limits`)."""
         run_id = self._line.post("run", wanted)["run_id"]
         return Run(self._line, run_id, recorded=bool(wanted.get("record", True)))
 
@@ -266,7 +277,7 @@ class Lab:
         while not over.wait(HEARTBEAT_INTERVAL_S):
             try:
                 self._line.post("control", {"name": name})
-                self._line.post("operator:heartbeat")
+                self.sign_of_life()
             except RequestRefused:
                 lost.set()
                 return

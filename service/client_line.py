@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 import uuid
 from collections.abc import Mapping
@@ -11,11 +12,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
-from acquisition.errors import BadInput, ComponentFailed, EclipsError, LimitExceeded, RequestRefused
+from acquisition.errors import BadInput, ChangedMeanwhile, ComponentFailed, EclipsError, LimitExceeded, RequestRefused
 
 TIMEOUT_S = 20.0
 TRIES = 4
 FIRST_PAUSE_S = 0.2
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 
 
 class AccessDenied(RequestRefused):
@@ -30,8 +32,11 @@ class Line:
     was done, and `ComponentFailed` when something does not answer.
     """
 
-    def __init__(self, address: str, key: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
-        """Raises `BadInput` for an address that is none, or without a key."""
+    def __init__(
+        self, address: str, key: str | None = None, timeout_s: float = TIMEOUT_S, verify: bool | str | Path = True
+    ) -> None:
+        """`verify`: trust the certificate in this file too; False trusts anybody. Raises `BadInput` for an address that
+        is none, without a key, and for a file that holds no certificate."""
         parts = urlsplit(address if "//" in address else f"http://{address}")
         key = key or parse_qs(parts.query).get("key", [""])[0]
         if parts.scheme not in ("http", "https") or not parts.netloc:
@@ -43,6 +48,7 @@ class Line:
         self._http = httpx.Client(
             headers={"Authorization": f"Bearer {key}", "Eclips-Session": self.session},
             timeout=timeout_s,
+            verify=_trusting(verify),
         )
 
     def close(self) -> None:
@@ -51,8 +57,8 @@ class Line:
     def get(self, path: str, **query: Any) -> Any:
         return self.answer("GET", path, params=query).json()
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        return self.answer("POST", path, json=None if body is None else dict(body)).json()
+    def post(self, path: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None) -> Any:
+        return self.answer("POST", path, headers=headers, json=None if body is None else dict(body)).json()
 
     def delete(self, path: str) -> Any:
         return self.answer("DELETE", path).json()
@@ -87,7 +93,7 @@ class Line:
                 answer = self._http.request(method, self._url(path), headers={**(headers or {}), **once}, **more)
                 break
             except httpx.TransportError as error:
-                if attempt == TRIES or isinstance(error, httpx.UnsupportedProtocol):
+                if attempt == TRIES or isinstance(error, httpx.UnsupportedProtocol) or UNTRUSTED in str(error):
                     raise self._silence(error) from error
                 time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
         if answer.is_error:
@@ -99,9 +105,25 @@ class Line:
         return f"{self.address}/api/v1/{path}"
 
     def _silence(self, error: httpx.TransportError) -> ComponentFailed:
+        if UNTRUSTED in str(error):
+            return ComponentFailed(
+                f"the certificate of {self.address} is not trusted ({error}): give its file as `verify`, and the name "
+                "that it is made for as the address"
+            )
         return ComponentFailed(
             f"the service at {self.address} does not answer ({error or type(error).__name__}): is `eclips up` running?"
         )
+
+
+def _trusting(verify: bool | str | Path) -> bool | ssl.SSLContext:
+    if isinstance(verify, bool):
+        return verify
+    context = ssl.create_default_context()
+    try:
+        context.load_verify_locations(verify)
+    except OSError as error:
+        raise BadInput(f"{verify} holds no certificate that can be trusted: {error}; it is a PEM file") from error
+    return context
 
 
 def _error(answer: httpx.Response) -> EclipsError:
@@ -117,6 +139,10 @@ def _error(answer: httpx.Response) -> EclipsError:
         return ComponentFailed(reason)
     if "setting" in told:
         return LimitExceeded(reason, value=float(told["value"]), limit=float(told["limit"]), setting=told["setting"])
+    if answer.status_code == 412:
+        return ChangedMeanwhile(
+            reason, changes=told.get("changes") or (), tag=answer.headers.get("ETag", "").strip('"')
+        )
     if answer.status_code == 404:
         return BadInput(f"the service knows no {answer.url.path}")
     if answer.status_code == 422:

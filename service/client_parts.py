@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from acquisition.errors import BadInput, ComponentFailed, EclipsError
+from acquisition.errors import ComponentFailed
 from service.client_line import Line
-from service.client_types import DeviceState, FrameInfo, Picture, RunInfo, Verdict
+from service.client_types import DeviceState, ExportFormat, FrameInfo, Picture, RunInfo, Status, Verdict
+from service.client_work import POLL_S, Progress, done, path_name, untold
 
-POLL_S = 0.25
 MOST_FRAMES = 1000
 BUSY = ("armed", "acquiring", "finishing")
 Told = TypeVar("Told")
@@ -47,11 +45,14 @@ class Device:
     def state(self) -> DeviceState:
         return as_typed(DeviceState, self._line.get(self._path))
 
-    def set(self, **values: float) -> Any:
-        """`current_a`, `flow_mol_per_s`, `emissivity`, or any of `x_m`, `y_m`, `z_m`: returns where a stage has got to.
+    def set(self, *, only_if: str | None = None, **values: float) -> Any:
+        """`current_a` or, of a heater whose `limits` list it, `power_w`; `flow_mol_per_s`; `emissivity`; or any of
+        `x_m`, `y_m`, `z_m`: returns where a stage has got to.
 
-        Raises `LimitExceeded` with value, limit and setting; nothing was sent then."""
-        return self._line.post(f"{self._path}/setpoints", values)["reached"]
+        Raises `LimitExceeded` with value, limit and setting, and, where `only_if` is given, `ChangedMeanwhile` when it
+        is no longer the `tag` of the device's state; nothing was sent then."""
+        headers = None if only_if is None else {"If-Match": f'"{only_if}"'}
+        return self._line.post(f"{self._path}/setpoints", values, headers)["reached"]
 
     def arm(self) -> None:
         """Allow a laser to emit. Raises `RequestRefused` with each condition of the permit that does not hold."""
@@ -64,6 +65,40 @@ class Device:
     def stop(self) -> None:
         """Hold a stage where it is: always permitted."""
         self._line.post(f"{self._path}:stop")
+
+
+class Models:
+    """The model sets that turn frames into heights."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def installed(self) -> list[dict[str, Any]]:
+        """What their cards say, which is `in_use`, and which was `before`."""
+        return list(self._line.get("models"))
+
+    @property
+    def in_use(self) -> str | None:
+        return as_typed(Status, self._line.get("status")).models.active
+
+    @property
+    def before(self) -> str | None:
+        return as_typed(Status, self._line.get("status")).models.before
+
+    def use(self, name: str) -> None:
+        """Have all workers go over to another set, once they have loaded and tried it; no frame is lost. Raises
+        `BadInput` with the reason where one cannot; the set in use stays then."""
+        self._line.post("models:use", {"name": name})
+
+    def roll_back(self) -> None:
+        """Back to the set before. Raises `RequestRefused` when there was none."""
+        self._line.post("models:rollback")
+
+    def compare(self, names: Sequence[str], run_id: str, sequence: int) -> dict[str, Any]:
+        """One recorded frame through several sets: `sets` has figures, `chi2`, `seconds` and, against the truth where
+        it was recorded, `accuracy` of each; `apart_m` how far their heights lie apart."""
+        body = {"names": list(names), "run_id": run_id, "sequence": sequence}
+        return dict(done(self._line, self._line.post("models:compare", body))["result"])
 
 
 class Run:
@@ -120,9 +155,21 @@ class Run:
         self, sequence: int, start_px: tuple[float, float], end_px: tuple[float, float], width_px: int = 1
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Distances and heights in metres from one pixel (x, y) to another, averaged over `width_px` across."""
-        ends = dict(zip(("x0_px", "y0_px", "x1_px", "y1_px"), (*start_px, *end_px), strict=True))
-        told = self._line.get(f"{self._path}/heights/{sequence}/profile", **ends, width_px=width_px)
+        told = self.measure(sequence, start_px, end_px, width_px)
         return np.array(told["distances_m"]), np.array(told["heights_m"])
+
+    def measure(
+        self,
+        sequence: int,
+        start_px: tuple[float, float],
+        end_px: tuple[float, float],
+        width_px: int = 1,
+        then_px: str = "",
+    ) -> dict[str, Any]:
+        """All that such a line tells, each with its uncertainty: `step`, `facet`, `edges`, `fit`; `reasons` says why
+        one is None. `then_px` are further corners, `x,y,x,y`."""
+        ends = _line(start_px, end_px, width_px)
+        return dict(self._line.get(f"{self._path}/heights/{sequence}/profile", **ends, then_px=then_px))
 
     def save_tiff(self, sequence: int, to: Path | str, what: Literal["heights", "frames"] = "heights") -> Path:
         """One height (float32 metres) or frame as a TIFF with its pixel size."""
@@ -133,37 +180,59 @@ class Run:
     def verify(self) -> Verdict:
         """Have every checksum and count of the recording checked."""
         task = self._line.answer("POST", f"{self._path}/verify", headers={"Prefer": "respond-async"}).json()
-        return as_typed(Verdict, self._done(task)["result"])
+        return as_typed(Verdict, done(self._line, task)["result"])
 
     def export(
         self,
         to: Path | str,
-        format: Literal["zip", "npz", "tiff"] = "zip",
-        progress: Callable[[int, int | None], object] = lambda done, total: None,
+        format: ExportFormat = "zip",
+        progress: Progress = untold,
+        frame: int | None = None,
     ) -> Path:
-        """One file of the whole run: the folder as it is, or its heights. Raises `ComponentFailed` when it fails."""
-        task = self._line.post(f"{self._path}/export", {"format": format})
-        self._done(task, progress)
+        """One file of the whole run: the folder as it is, or its heights, or those of one frame. Raises
+        `ComponentFailed` when it fails."""
+        task = self._line.post(f"{self._path}/export", {"format": format, "frame": frame})
+        done(self._line, task, progress)
         return self._line.save(f"tasks/{task['id']}/file", Path(to))
 
-    def _done(
-        self, task: dict[str, Any], progress: Callable[[int, int | None], object] = lambda done, total: None
+    def report(self, to: Path | str, progress: Progress = untold) -> Path:
+        """One HTML page that needs nothing else."""
+        task = done(self._line, self._line.post(f"{self._path}:report"), progress)
+        return self._line.save(f"tasks/{task['id']}/file", Path(to))
+
+    def track(self, reference: Sequence[str] = (), progress: Progress = untold) -> dict[str, Any]:
+        """Measure drift, steps, spirals, velocities and kinetics over all frames, keep it with the run, and tell it.
+        `reference`: places `x,y,width,height` in pixels that do not grow; without any, growth is refused."""
+        done(self._line, self._line.post(f"{self._path}:track", {"reference": list(reference)}), progress)
+        return self.tracked()
+
+    def tracked(self) -> dict[str, Any]:
+        """What tracking found, and whether it still holds for the run's files. Raises `BadInput` before `track`."""
+        return dict(self._line.get(f"{self._path}/track"))
+
+    def facets(self, sequence: int, **wanted: Any) -> dict[str, Any]:
+        """Facets of a height with inclination, azimuth, area and the crystal's faces that they may be; takes `crystal`,
+        `top_family`, `top`, `smoothing_px`."""
+        return dict(self._line.get(f"{self._path}/heights/{sequence}/facets", **wanted))
+
+    def facet_labels(self, sequence: int) -> Picture:
+        """(H, W) uint16: which of `facets` each pixel is of, 0 for none."""
+        return self._picture("heights", sequence, "/facets/labels")
+
+    def kymograph(
+        self, start_px: tuple[float, float], end_px: tuple[float, float], width_px: int = 1, **wanted: Any
     ) -> dict[str, Any]:
-        """The task once it is; called off when the waiting is broken off."""
-        place = f"tasks/{task['id']}"
-        try:
-            while task["state"] in ("waiting", "running"):
-                progress(task["done"], task["total"])
-                time.sleep(POLL_S)
-                task = self._line.get(place)
-        except BaseException:
-            with contextlib.suppress(EclipsError):
-                self._line.delete(place)
-            raise
-        progress(task["done"], task["total"])
-        if task["state"] != "done":
-            raise ComponentFailed(f"the {task['kind']} of {self.run_id} was {task['state']}: {task['reason']}")
-        return task
+        """The same line through every frame, and the velocity of the step nearest to `start_m`; takes `start_m`,
+        `reach_m`, `every`, `then_px`. Raises `BadInput` for more than 200 frames at once."""
+        return dict(self._line.get(f"{self._path}/kymograph", **_line(start_px, end_px, width_px), **wanted))
+
+    def files(self) -> dict[str, int]:
+        """The run's own files, which Fiji and Python open as they are, and their bytes."""
+        return {file["name"]: file["bytes"] for file in self._line.get(f"{self._path}/files")}
+
+    def save_file(self, name: str, to: Path | str) -> Path:
+        """One of its files, of any size."""
+        return self._line.save(f"{self._path}/files/{path_name(name)}", Path(to))
 
     def _goes_on(self, progress: Callable[[RunInfo], object]) -> bool:
         if not self._recorded:
@@ -173,8 +242,8 @@ class Run:
         progress(info)
         return not info.over
 
-    def _picture(self, what: str, sequence: int) -> Picture:
-        path = f"{self._path}/{what}/{sequence}"
+    def _picture(self, what: str, sequence: int, of_it: str = "") -> Picture:
+        path = f"{self._path}/{what}/{sequence}{of_it}"
         answer = self._line.fetch(path, "application/octet-stream")
         values = np.load(io.BytesIO(answer.content), allow_pickle=False)
         pixel_size_m = float(answer.headers["Eclips-Pixel-Size-M"])
@@ -185,8 +254,5 @@ def as_typed(kind: type[Told], tree: Any) -> Told:
     return TypeAdapter(kind).validate_python(tree)
 
 
-def path_name(name: str) -> str:
-    """A name as one part of a path, whatever is in it. Raises `BadInput` for what would lead elsewhere."""
-    if name in ("", ".", ".."):
-        raise BadInput(f"{name!r} is no name")
-    return quote(name, safe="")
+def _line(start_px: tuple[float, float], end_px: tuple[float, float], width_px: int) -> dict[str, float]:
+    return dict(zip(("x0_px", "y0_px", "x1_px", "y1_px", "width_px"), (*start_px, *end_px, width_px), strict=True))

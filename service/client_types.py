@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+ExportFormat = Literal["zip", "npz", "npy", "tiff", "ome-tiff", "ome-zarr", "gwy", "gsf", "stl", "ply", "mp4"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,8 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
-    """`readings` and `limits` by quantity with its unit, such as `temperature_k`."""
+    """`readings` and `limits` by quantity with its unit, such as `temperature_k`. `tag` changes with each thing that is
+    sent to the device."""
 
     kind: str
     connected: bool
@@ -40,6 +43,7 @@ class DeviceState:
     gas: str | None
     readings: Mapping[str, Reading]
     limits: Mapping[str, Limit]
+    tag: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,14 @@ class LiveRun:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelsInUse:
+    """The model set of the workers, and the one before it; None before there was one."""
+
+    active: str | None
+    before: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """`state` is idle, armed, acquiring, finishing or fault; `figures` are those of the newest height."""
 
@@ -117,13 +129,23 @@ class Status:
     devices: Mapping[str, DeviceState]
     interlocks: Interlocks
     alarms: tuple[Alarm, ...]
+    models: ModelsInUse
     dose_electrons_per_nm2: float
     simulated: bool
 
 
 @dataclass(frozen=True, slots=True)
+class ModelUse:
+    """`name` made the heights of frame `from_frame` and of those after it, until the next one."""
+
+    name: str
+    from_frame: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunInfo:
-    """`status` is recording, complete, incomplete, recovered or damaged, `reason` why it is not complete."""
+    """`status` is recording, complete, incomplete, recovered or damaged, `reason` why it is not complete. `model` is
+    the last of `models`, which recordings of before have not."""
 
     run_id: str
     status: str
@@ -135,6 +157,7 @@ class RunInfo:
     shape: tuple[int, int, int]
     pixel_size_m: float | None
     model: str
+    models: tuple[ModelUse, ...]
     notes: str
     simulated: bool
 

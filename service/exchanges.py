@@ -38,7 +38,8 @@ class Exchanges:
 
     A body above `MAX_BODY_BYTES` is refused with 413, one that takes longer than `BODY_PATIENCE_S` with 408. A POST
     with an `Idempotency-Key` that was seen before gets the first one's answer, also while that one is being carried
-    out; 422 when it asks for something else. JSON answers to GET carry an ETag; 304 when `If-None-Match` has it.
+    out; 422 when it asks for something else. JSON answers to GET carry an ETag, of their bytes where the route
+    gives none of its own; 304 when `If-None-Match` has it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -122,7 +123,7 @@ class _Again:
 
 
 class _Tagged:
-    """Gives a JSON answer its ETag; all others pass."""
+    """Gives a JSON answer without an ETag its own; all others pass."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self._known = Headers(scope=scope).get("if-none-match", "")
@@ -149,10 +150,10 @@ class _Tagged:
 
 
 def _is_whole_json(start: Message) -> bool:
-    """Whether its length is known, so that the one message to come is all of it."""
+    """Whether its length is known, so that the one message to come is all of it, and it has no ETag yet."""
     headers = dict(start["headers"])
     is_json = headers.get(b"content-type", b"").startswith(b"application/json")
-    return start["status"] == 200 and is_json and b"content-length" in headers
+    return start["status"] == 200 and is_json and b"content-length" in headers and b"etag" not in headers
 
 
 async def _whole_body(scope: Scope, receive: Receive) -> bytes | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from service.pictures import colormap, shrink
 LIGHT = np.array([-1.0, -1.0, 1.4]) / math.sqrt(1.0 + 1.0 + 1.4**2)
 STEEPEST_DRAWN = 1.5
 MARGIN_PX = 14
+
+Range = tuple[float, float]
 
 
 def levelled(height_m: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -28,19 +31,49 @@ def levelled(height_m: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def height_picture(height_m: NDArray[np.float32], pixel_size_m: float, colours: str, max_px: int) -> bytes:
     """PNG bytes. Colours span the 0.2 to 99.8 percentiles, which are written beside the bar."""
+    stream = io.BytesIO()
+    shaded(height_m, pixel_size_m, colours, max_px).save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def shaded(
+    height_m: NDArray[np.float32],
+    pixel_size_m: float,
+    colours: str,
+    max_px: int,
+    shown: Range | None = None,
+    text: str = "",
+    marks: bool = True,
+) -> Image.Image:
+    """Colours span `shown`, lowest to highest metres, or what `common_range` tells of this map; `text` stands at the
+    upper left, and `marks` are the scale bar and the range."""
     height = shrink(levelled(height_m).astype(np.float32), max_px)
     pixel_m = pixel_size_m * (height_m.shape[1] // height.shape[1])
-    low, high = np.percentile(height, [0.2, 99.8])
-    span = max(float(high - low), np.finfo(np.float32).tiny)
+    low, high = shown or _range_of([height])
+    span = max(high - low, float(np.finfo(np.float32).tiny))
     indices = np.clip((height - low) / span * 255, 0, 255).astype(np.uint8)
     lit = _light(height, pixel_m)
     pixels = np.clip(colormap(colours)[indices] * lit[..., np.newaxis], 0, 255).astype(np.uint8)
     image = Image.fromarray(pixels)
-    _scale_bar(image, pixel_m)
-    _range(image, colours, float(low), float(high))
-    stream = io.BytesIO()
-    image.save(stream, "PNG", optimize=True)
-    return stream.getvalue()
+    if marks:
+        _scale_bar(image, pixel_m)
+        _range(image, colours, low, high)
+    if text:
+        draw, font = ImageDraw.Draw(image), ImageFont.load_default(15)
+        right, bottom = draw.textbbox((MARGIN_PX, MARGIN_PX), text, font=font)[2:]
+        draw.rectangle((MARGIN_PX - 6, MARGIN_PX - 6, right + 6, bottom + 6), fill=(16, 18, 22))
+        draw.text((MARGIN_PX, MARGIN_PX), text, fill=(255, 255, 255), font=font)
+    return image
+
+
+def common_range(heights_m: Iterable[NDArray[np.float32]]) -> Range:
+    """One range of levelled heights, in metres, for several maps to be coloured alike."""
+    return _range_of([levelled(height_m)[::2, ::2] for height_m in heights_m])
+
+
+def _range_of(heights: Sequence[NDArray[np.floating]]) -> Range:
+    low, high = np.percentile(np.concatenate([height.ravel() for height in heights]), [0.2, 99.8])
+    return float(low), float(high)
 
 
 def _light(height: NDArray[np.float32], pixel_m: float) -> NDArray[np.float64]:

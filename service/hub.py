@@ -16,6 +16,7 @@ import zmq
 from acquisition.consumer import DataConsumer, Delivery, StateListener
 from acquisition.endpoints import CurveKeys, Endpoints
 from acquisition.frames import Event, Heartbeat, StateSample
+from service.live_message import Made
 
 TREND_SECONDS = 3600
 TREND_INTERVAL_S = 1.0
@@ -55,6 +56,7 @@ class Hub:
         self._news: asyncio.Condition | None = None
         self.frame: Delivery | None = None
         self.result: Delivery | None = None
+        self.made = Made()
         self.frame_count = 0
         self.result_count = 0
         self.skipped = 0

@@ -19,9 +19,10 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from service.settings import LogSettings
+if TYPE_CHECKING:
+    from service.settings import LogSettings
 
 log = logging.getLogger(__name__)
 

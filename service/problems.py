@@ -12,7 +12,8 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(BaseModel):
-    """`value`, `limit` and `setting` where a limit was exceeded, `permitted` where the state forbids the request."""
+    """`value`, `limit` and `setting` where a limit was exceeded, `permitted` where the state forbids the request,
+    `changes` where what it was meant for has changed."""
 
     model_config = ConfigDict(extra="forbid")
     type: str
@@ -23,6 +24,7 @@ class Problem(BaseModel):
     limit: float | None = None
     setting: str | None = None
     permitted: list[str] | None = None
+    changes: list[str] | None = None
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {

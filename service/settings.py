@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import socket
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,9 +17,11 @@ from acquisition.heartbeat import LONGEST_PERIOD_S
 from acquisition.interlocks import InterlockLimits
 from acquisition.recording.disk import LOW_SPACE_BYTES
 from hardware_drivers.instruments import Instruments
+from inference.registry import MODELS
 
 RUNS_VARIABLE = "ECLIPS_RUNS"
 MAX_TOLD = 200
+EVERYWHERE = ("0.0.0.0", "::")
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -49,9 +52,11 @@ class ScanSettings(_Part):
 
 
 class LimitSettings(_Part):
-    """What no setpoint may pass. Flows, by gas, are in standard cubic centimetres per minute, as on the controllers."""
+    """What no setpoint may pass. Flows, by gas, are in standard cubic centimetres per minute, as on the controllers.
+    The power is for lasers that can hold one; the limit of the current holds for them too."""
 
     heater_current_a: Positive = 1.5
+    heater_power_w: Positive = 26.0
     flow_sccm: dict[str, Positive] = {"hydrogen": 150.0, "oxygen": 30.0}
     stage_travel_m: Positive = 5.0e-3
 
@@ -120,21 +125,49 @@ class RecordingSettings(_Part):
 
 
 class InferenceSettings(_Part):
-    """`threads` 0 lets the runtime choose; `fuse_frames` is what runs fuse that do not say, below 2 nothing."""
+    """`threads` 0 lets the runtime choose; `fuse_frames` is what runs fuse that do not say, below 2 nothing. With
+    `metrology` steps, spirals and drift are measured on the heights as they are made, for trends and recipes. `models`
+    is where sets of one's own are kept; by default that beside the runs folder which has `-models` after its name."""
 
     model: str = "classical"
+    models: Path | None = None
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     fuse_frames: Annotated[int, Field(ge=0, le=1024)] = 0
+    metrology: bool = False
 
 
 class ServeSettings(_Part):
-    """Where page and REST are served. The key, which is new at each start, is also put into `key_file` for programs
-    such as Prometheus; a file that is there keeps its permissions, a new one is its owner's alone."""
+    """Where page and REST are served: over TLS with `certificate` and `private_key` (PEM files), which any host but
+    loopback needs, unless it is a `trusted_network`, where keys may travel unencrypted.
+
+    The key, which is new at each start, is also put into `key_file` for programs such as Prometheus; a file that is
+    there keeps its permissions, a new one is its owner's alone."""
 
     host: str = "127.0.0.1"
     port: Port = 8080
     key_file: Path | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+    trusted_network: bool = False
+
+    @property
+    def tls(self) -> tuple[Path, Path] | None:
+        """Certificate and private key; None without. Raises `BadInput` for half a pair."""
+        if (self.certificate is None) != (self.private_key is None):
+            raise BadInput("serve.certificate and serve.private_key belong together: give both, or neither")
+        if self.certificate is None or self.private_key is None:
+            return None
+        names = ((self.certificate, "serve.certificate"), (self.private_key, "serve.private_key"))
+        certificate, private_key = (_expanded(path, name) for path, name in names)
+        return certificate, private_key
+
+    @property
+    def address(self) -> str:
+        """As a browser on another machine has it, where it can be reached from there."""
+        scheme = "http" if self.tls is None else "https"
+        host = socket.gethostname() if self.host in EVERYWHERE else self.host
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 class LogSettings(_Part):
@@ -167,6 +200,16 @@ class Settings(_Part):
     def logs_folder(self) -> Path:
         folder = self.logs.folder
         return folder.expanduser() if folder else self.runs_folder.with_name(f"{self.runs_folder.name}-logs")
+
+    @property
+    def own_models_folder(self) -> Path:
+        folder = self.inference.models
+        return folder.expanduser() if folder else self.runs_folder.with_name(f"{self.runs_folder.name}-models")
+
+    @property
+    def model_folders(self) -> tuple[Path, ...]:
+        """Where model sets are looked for: those that came with the program, then one's own."""
+        return MODELS, self.own_models_folder
 
 
 def load_settings(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Settings:
@@ -225,7 +268,10 @@ def _anchor_paths(tree: dict[str, Any], folder: Path) -> None:
         (tree.get("stream"), "own_key"),
         (tree.get("stream"), "peer_keys"),
         (tree.get("logs"), "folder"),
+        (tree.get("inference"), "models"),
         (tree.get("serve"), "key_file"),
+        (tree.get("serve"), "certificate"),
+        (tree.get("serve"), "private_key"),
         (tree.get("relay"), "path"),
     ):
         if isinstance(part, dict) and isinstance(part.get(key), str) and not part[key].startswith("~"):

@@ -14,8 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from service.priority import at_niceness, lower_session
 from service.process_end import END, environment_with_restarts
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,8 @@ ORDERLY_END_S = 60.0
 READY_WITHIN_S = 60.0
 
 # A ctrl-C in the terminal reaches this process alone, which then ends the others in order.
-_OWN_GROUP: dict[str, Any] = {"creationflags": 0x00000200} if sys.platform == "win32" else {"start_new_session": True}
+_WINDOWS = sys.platform == "win32"
+_OWN_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 
 Announce = Callable[[str], None]
 
@@ -35,12 +36,13 @@ Announce = Callable[[str], None]
 @dataclass(slots=True)
 class Part:
     """One program. `first_line` is what it reads from its pipe at the start. One that has to say `ready` before others
-    can use it is started before them."""
+    can use it is started before them. `niceness`: how far others go before it when processors are short."""
 
     name: str
     arguments: Sequence[str]
     first_line: str = ""
     ready: str = ""
+    niceness: int = 0
     process: subprocess.Popen[str] | None = None
     started_s: float = 0.0
     quick_deaths: int = 0
@@ -89,15 +91,19 @@ class Supervisor:
 
     def _start(self, part: Part) -> None:
         part.started_s = time.monotonic()
+        program = [sys.executable, "-m", "service.cli", *part.arguments, "--supervised"]
+        command, flags = at_niceness(program, part.niceness)
         part.process = subprocess.Popen(
-            [sys.executable, "-m", "service.cli", *part.arguments, "--supervised"],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
             env=environment_with_restarts(part.restarts),
-            **_OWN_GROUP,
+            creationflags=flags | _OWN_GROUP,
+            start_new_session=not _WINDOWS,
         )
+        lower_session(part.process.pid, part.niceness)
         assert part.process.stdin is not None
         part.process.stdin.write(part.first_line + "\n")
         part.process.stdin.flush()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from acquisition.errors import BadInput, EclipsError, RequestRefused
 
@@ -22,8 +22,15 @@ AT_ONCE = 1
 MOST_WAITING = 8
 REMEMBERED = 50
 
-Report = Callable[[int, int], None]
-"""`report(done, total)`: how far the work is. Raises when it was called off."""
+
+class Report(Protocol):
+    """`report(done, total)`: how far the work is, and what is known so far. Raises when it was called off."""
+
+    def __call__(self, done: int, total: int, so_far: dict[str, Any] | None = None, /) -> None: ...
+
+
+Progress = Callable[[int, int], None]
+"""The part of `Report` that work takes which a command can call too."""
 Work = Callable[[Report, Path], dict[str, Any]]
 """Work with a folder of its own for what it makes; what it returns is told, `file` naming what can be fetched."""
 
@@ -34,7 +41,7 @@ class CalledOff(Exception):
 
 @dataclass(slots=True)
 class Task:
-    """`done` of `total`; `result` once it is done, `reason` when it failed."""
+    """`done` of `total`; `result` once it is done, before that what is known so far; `reason` when it failed."""
 
     id: str
     kind: str
@@ -110,10 +117,11 @@ class TaskBook:
         return self._folder / id / str(name)
 
     def _carry_out(self, task: Task, work: Work) -> None:
-        def report(done: int, total: int) -> None:
+        def report(done: int, total: int, so_far: dict[str, Any] | None = None, /) -> None:
             if task.unwanted:
                 raise CalledOff
             task.done, task.total = done, total
+            task.result = task.result if so_far is None else so_far
 
         folder = self._folder / task.id
         try:

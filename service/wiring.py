@@ -1,4 +1,7 @@
-"""The only place that chooses concrete classes: settings in, programs out."""
+"""The only place that chooses concrete classes: settings in, programs out.
+
+What a program is made of is imported where it is put together, so that none waits for what the others are made of.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +9,28 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import uvicorn
-
 from acquisition.clock import Clock, SystemClock
 from acquisition.devices import Limits, ScanRequest
 from acquisition.errors import BadInput
-from acquisition.heartbeat import HeartbeatLine
 from acquisition.instrument import Instrument, four_quadrant, load_instrument
 from acquisition.interlocks import make_safe
-from acquisition.lab import Lab
-from acquisition.node import NodeSettings
-from acquisition.program import AcquisitionProgram
-from acquisition.recipes.steps import Recipe
-from acquisition.rehearsal import Timeline, rehearse
 from hardware_drivers.catalog import LABS, MOL_PER_S_PER_SCCM, LabSpec
-from hardware_drivers.relay import FileLine, SerialLine
-from inference.pipeline import Pipeline
 from inference.registry import find_model_set
-from inference.worker import Worker
-from service.app import create_app
+from service.listening import check_nobody_listens
 from service.process_end import restarts_before
 from service.settings import Settings
 
 if TYPE_CHECKING:
+    import uvicorn
+
+    from acquisition.heartbeat import HeartbeatLine
+    from acquisition.lab import Lab
+    from acquisition.program import AcquisitionProgram
+    from acquisition.recipes.steps import Recipe
+    from acquisition.rehearsal import Timeline
     from hardware_drivers.emulators.lab import EmulatedLab
+    from inference.pipeline import Pipeline
+    from inference.worker import Worker
 
 MAX_SOCKET_MESSAGE_BYTES = 64 * 1024
 
@@ -47,7 +48,7 @@ def lab(settings: Settings, clock: Clock) -> Lab:
 
 def emulated_instruments(settings: Settings, clock: Clock) -> EmulatedLab:
     """Emulators of what `[instruments]` names, all on one simulated world, not yet served."""
-    from hardware_drivers.emulators.lab import EmulatedLab  # no other program needs the emulators
+    from hardware_drivers.emulators.lab import EmulatedLab
 
     if settings.instruments is None:
         raise BadInput("the settings name no instruments to emulate: add [instruments.detector] and others")
@@ -55,6 +56,9 @@ def emulated_instruments(settings: Settings, clock: Clock) -> EmulatedLab:
 
 
 def acquisition_program(settings: Settings, announce: Callable[[str], None]) -> AcquisitionProgram:
+    from acquisition.node import NodeSettings
+    from acquisition.program import AcquisitionProgram
+
     clock = SystemClock()
     node_settings = NodeSettings(
         endpoints=settings.stream.endpoints,
@@ -76,6 +80,8 @@ def acquisition_program(settings: Settings, announce: Callable[[str], None]) -> 
 
 def relay_line(settings: Settings) -> HeartbeatLine | None:
     """Where the relay's heartbeat leaves this machine, not yet touched; None without a relay."""
+    from hardware_drivers.relay import FileLine, SerialLine
+
     relay = settings.relay
     if relay.kind == "serial":
         return SerialLine(relay.port, relay.signal)
@@ -87,23 +93,50 @@ def dry_run(settings: Settings, recipe: Recipe) -> Timeline:
 
     Blocks for a second or two; raises as `acquisition.rehearsal.rehearse` does.
     """
+    from acquisition.rehearsal import rehearse
+
     simulated = settings.microscope.model_copy(update={"kind": "simulated"})
     stand_in = settings.model_copy(update={"microscope": simulated})
     return rehearse(recipe, lambda clock: lab(stand_in, clock), settings.interlocks.limits())
 
 
 def pipeline(settings: Settings, model: str | None = None) -> Pipeline:
-    return Pipeline(model or settings.inference.model, settings.inference.provider, settings.inference.threads)
+    from inference.pipeline import Pipeline
+
+    used = settings.inference
+    return Pipeline(model or used.model, used.provider, used.threads, settings.model_folders)
 
 
 def worker(settings: Settings, stop: threading.Event) -> Worker:
-    return Worker(pipeline(settings), settings.stream.endpoints.data, settings.stream.keys, stop, restarts_before())
+    from inference.worker import Worker
+
+    address, keys = settings.stream.endpoints.data, settings.stream.keys
+    metrology = None
+    if settings.inference.metrology:
+        from inference.metrology.live import LiveMetrology
+
+        metrology = LiveMetrology()
+    return Worker(
+        pipeline(settings),
+        address,
+        keys,
+        stop,
+        restarts_before(),
+        lambda model: pipeline(settings, model),
+        metrology,
+    )
 
 
-def server_config(settings: Settings, key: str) -> uvicorn.Config:
-    """Compression of WebSocket messages is off: pictures do not shrink, and it costs half the frame rate. Requests are
-    not logged, for the link of the first one holds the key; errors go to the logs of all programs."""
-    return uvicorn.Config(
+def server(settings: Settings, key: str) -> uvicorn.Server:
+    """Page, REST and WebSockets, not yet listening. Compression of WebSocket messages is off: pictures do not shrink,
+    and it costs half the frame rate. Requests are not logged, for the link of the first one holds the key; errors go to
+    the logs of all programs."""
+    import uvicorn
+
+    from service.app import create_app
+
+    certificate, private_key = settings.serve.tls or (None, None)
+    config = uvicorn.Config(
         create_app(settings, key),
         host=settings.serve.host,
         port=settings.serve.port,
@@ -111,9 +144,12 @@ def server_config(settings: Settings, key: str) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         ws_per_message_deflate=False,
+        ssl_certfile=certificate,
+        ssl_keyfile=private_key,
         ws_max_size=MAX_SOCKET_MESSAGE_BYTES,
         timeout_graceful_shutdown=2,
     )
+    return uvicorn.Server(config)
 
 
 async def make_lab_safe(settings: Settings) -> list[str]:
@@ -134,10 +170,11 @@ async def make_lab_safe(settings: Settings) -> list[str]:
 
 
 def check(settings: Settings) -> None:
-    """Raise now what would only come to light in a child process: a bad instrument file, scene, model or key."""
+    """Raise now what would only come to light in a child process: a bad instrument, scene, model, key or address."""
     lab(settings, SystemClock())
-    find_model_set(settings.inference.model)
+    find_model_set(settings.inference.model, *settings.model_folders)
     _ = settings.stream.keys
+    check_nobody_listens(settings.serve)
 
 
 def _lab_spec(settings: Settings, clock: Clock) -> LabSpec:
@@ -151,6 +188,7 @@ def _lab_spec(settings: Settings, clock: Clock) -> LabSpec:
         width_px=settings.scan.width_px,
         height_px=settings.scan.height_px,
         heater_current=Limits(0.0, limits.heater_current_a, "limits.heater_current_a"),
+        heater_power=Limits(0.0, limits.heater_power_w, "limits.heater_power_w"),
         flows={
             gas: Limits(0.0, sccm * MOL_PER_S_PER_SCCM, f"limits.flow_sccm.{gas}")
             for gas, sccm in limits.flow_sccm.items()

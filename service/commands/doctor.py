@@ -18,7 +18,6 @@ from acquisition.clock import SystemClock
 from acquisition.devices import Device, Reading
 from acquisition.errors import EclipsError
 from hardware_drivers.probing import probe
-from inference.pipeline import Pipeline
 from service import wiring
 from service.commands.shared import AsJson, Config, say, say_json
 from service.settings import Settings, load_settings
@@ -81,7 +80,7 @@ def _machine(settings: Settings) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "cores": os.cpu_count(),
-        "inference provider": Pipeline(settings.inference.model, settings.inference.provider).provider,
+        "inference provider": wiring.pipeline(settings).provider,
         "runs folder": str(settings.runs_folder),
         "logs": str(settings.logs_folder),
         "free disk in GB": round(_free_bytes(settings.runs_folder) / 1e9, 1),

@@ -43,7 +43,7 @@ def emulate(
     size: Size = None,
     supervised: Supervised = False,
 ) -> None:
-    """Serve an emulator of one instrument, or of all that `[instruments]` of the settings names, until ctrl-C.
+    """Serve an emulator of one instrument, or of all that the table instruments of the settings names, until ctrl-C.
 
     A line such as `heater silence` or `gauge none`, typed while it runs, lets an instrument misbehave, or ends that.
 

@@ -8,30 +8,29 @@ import os
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import uvicorn
-import zmq
 
 from acquisition.clock import SystemClock
-from acquisition.control import ControlClient
 from acquisition.errors import BadInput, EclipsError
-from acquisition.node import AcquisitionNode
 from acquisition.replay import ReplaySource
 from service import wiring
-from service.auth import new_key
-from service.commands.shared import Config, Scene, Size, Supervised, live_settings, say, start_logs
+from service.commands.shared import Config, Scene, Size, Supervised, TakeOver, driving, live_settings, say, start_logs
+from service.keys import new_key
+from service.priority import HEIGHTS
 from service.process_end import call_at_end, first_line_of_pipe
 from service.settings import Settings
 from service.supervisor import Part, Supervisor
+
+if TYPE_CHECKING:
+    from acquisition.node import AcquisitionNode
 
 Frames = Annotated[int | None, typer.Option("--frames", min=1, help="End after so many frames.")]
 Fuse = Annotated[
     int | None, typer.Option("--fuse", min=0, max=1024, help="Also show heights of so many frames fused; 0 for none.")
 ]
 STATUS_LINE_INTERVAL_S = 1.0
-COMMAND_DEADLINE_S = 5.0
 DETECTOR_POLL_S = 0.1
 
 
@@ -89,23 +88,26 @@ def replay(
     _supervise("replay", settings, arguments, options)
 
 
-def step(config: Config = None) -> None:
+def step(config: Config = None, take_over: TakeOver = False) -> None:
     """Let the replay that runs at speed `step` play one more frame.
 
     Example: eclips step
     """
-    _command(live_settings(config), "step", {})
+    with driving(live_settings(config), "step", take_over=take_over) as node:
+        node.call("step")
 
 
 def seek(
     position: Annotated[int, typer.Argument(min=0, help="Which frame of the replay to play next, counted from 0.")],
     config: Config = None,
+    take_over: TakeOver = False,
 ) -> None:
     """Let a replay go on at another frame, which is played at once.
 
     Example: eclips seek 120
     """
-    _command(live_settings(config), "seek", {"position": position})
+    with driving(live_settings(config), "seek", take_over=take_over) as node:
+        node.call("seek", {"position": position})
 
 
 def acquire(
@@ -164,10 +166,12 @@ def serve(config: Config = None, scene: Scene = None, size: Size = None, supervi
     start_logs("serve", settings, key)
     if settings.serve.key_file is not None:
         _keep_key(settings.serve.key_file.expanduser(), key)
-    server = uvicorn.Server(wiring.server_config(settings, key))
+    server = wiring.server(settings, key)
     call_at_end(lambda: setattr(server, "should_exit", True), lambda: None, supervised=supervised)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    say(f"open http://{settings.serve.host}:{settings.serve.port}/?key={key}")
+    if settings.serve.tls is None and settings.serve.trusted_network:
+        say("serve.trusted_network: keys travel unencrypted, whoever can listen on this network can use them")
+    say(f"open {settings.serve.address}/?key={key}")
     asyncio.run(server.serve())
 
 
@@ -184,7 +188,7 @@ def _supervise(program: str, settings: Settings, acquire_arguments: list[str], o
     start_logs(program, settings, key)
     parts = [
         Part("acquire", acquire_arguments),
-        Part("infer", ["infer", *options]),
+        Part("infer", ["infer", *options], niceness=HEIGHTS),
         Part("serve", ["serve", *options], first_line=key),
     ]
     if settings.microscope.kind == "emulated":
@@ -202,16 +206,6 @@ def _supervise(program: str, settings: Settings, acquire_arguments: list[str], o
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: supervisor.interrupt())
     raise typer.Exit(supervisor.run())
-
-
-def _command(settings: Settings, name: str, arguments: dict[str, Any]) -> None:
-    """One command to the acquisition node that the settings name."""
-    with zmq.Context() as context:
-        client = ControlClient(context, settings.stream.endpoints.control, settings.stream.keys)
-        try:
-            client.call(name, arguments, deadline_s=COMMAND_DEADLINE_S)
-        finally:
-            client.close()
 
 
 async def _acquire(

@@ -9,21 +9,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import zmq
 
-from acquisition.control import ControlClient
-from acquisition.errors import BadInput, EclipsError
+from acquisition.errors import BadInput, EclipsError, RequestRefused
 from acquisition.recipes.parsing import read_recipe
 from acquisition.recipes.runner import ACTIVE
 from acquisition.recipes.steps import Recipe
 from acquisition.rehearsal import Timeline
 from service import wiring
-from service.commands.shared import AsJson, Config, progress_bar, say, say_json
+from service.commands.shared import AsJson, Config, Driving, TakeOver, driving, progress_bar, say, say_json
 from service.settings import Settings, load_settings
 from service.timeline_picture import draw_timeline
 
 FOLLOW_INTERVAL_S = 0.5
-COMMAND_DEADLINE_S = 5.0
+ABORT_DEADLINE_S = 10.0
 QUIET = ("setpoint", "hold", "transition")
 
 
@@ -38,6 +36,7 @@ def recipe(
         Path | None, typer.Option("--picture", help="Draw the dry run's timeline into this file (PNG).")
     ] = None,
     config: Config = None,
+    take_over: TakeOver = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe on the acquisition node and follow it; Ctrl-C aborts it, into the safe state.
@@ -54,7 +53,7 @@ def recipe(
     if dry_run:
         _rehearse(settings, wanted, picture, as_json)
         return
-    tree = _run(settings, wanted)
+    tree = _run(settings, wanted, take_over=take_over)
     if as_json:
         say_json(tree)
     if tree["state"] != "finished":
@@ -84,34 +83,37 @@ def _tell(timeline: Timeline) -> None:
     say(f"dry run of {timeline.name}: {timeline.state} after {timeline.duration_s:.0f} s; nothing real was touched")
 
 
-def _run(settings: Settings, wanted: Recipe) -> dict[str, Any]:
-    with zmq.Context() as context:
-        client = ControlClient(context, settings.stream.endpoints.control, settings.stream.keys)
+def _run(settings: Settings, wanted: Recipe, *, take_over: bool) -> dict[str, Any]:
+    with driving(settings, "recipe", take_over=take_over) as node:
+        node.call("recipe_start", {"recipe": wanted.tree()})
         try:
-            client.call("recipe_start", {"recipe": wanted.tree()}, deadline_s=COMMAND_DEADLINE_S)
-            try:
-                return _follow(client, wanted)
-            except KeyboardInterrupt:
-                unverified = client.call("recipe_abort")["unverified"]
-                for complaint in unverified:
-                    say(f"NOT SAFE: {complaint}")
-                if not unverified:
-                    say("aborted: laser, gas and scan were brought to rest and read back")
-                raise typer.Exit(130) from None
-        finally:
-            client.close()
+            return _follow(node, wanted)
+        except KeyboardInterrupt:
+            unverified = node.call("recipe_abort", deadline_s=ABORT_DEADLINE_S)["unverified"]
+            for complaint in unverified:
+                say(f"NOT SAFE: {complaint}")
+            if not unverified:
+                say("aborted: laser, gas and scan were brought to rest and read back")
+            raise typer.Exit(130) from None
 
 
-def _follow(client: ControlClient, wanted: Recipe) -> dict[str, Any]:
-    """One line for each step, a bar for the whole; the recipe's tree once it has ended."""
-    attended, told = sys.stdin.isatty(), -1
+def _follow(node: Driving, wanted: Recipe) -> dict[str, Any]:
+    """One line for each step, a bar for the whole; the recipe's tree once it has ended. A recipe goes on also where
+    somebody else takes over."""
+    attended, told, drives = sys.stdin.isatty(), -1, True
     if not attended:
         say("nobody is at this terminal: keep a page open, or the laser goes off when the operator's countdown ends")
     with progress_bar(wanted.name) as show:
         while True:
             if attended:
-                client.call("heartbeat", deadline_s=COMMAND_DEADLINE_S)
-            tree: dict[str, Any] = client.call("status", deadline_s=COMMAND_DEADLINE_S)["recipe"]
+                node.call("heartbeat")
+            if drives:
+                try:
+                    node.hold()
+                except RequestRefused as error:
+                    drives = False
+                    say(f"{error}; the recipe goes on")
+            tree: dict[str, Any] = node.call("status")["recipe"]
             if tree.get("name") != wanted.name:
                 raise BadInput(f"the node runs another recipe by now: {tree.get('name')}")
             if tree["step"] != told:

@@ -1,4 +1,4 @@
-"""Everything else: model sets, their rebuilding, keys, benchmarks."""
+"""Everything else: keys, benchmarks, the doctor."""
 
 from __future__ import annotations
 
@@ -10,40 +10,23 @@ import typer
 import zmq.auth
 
 from acquisition.errors import BadInput
-from inference.registry import DEFAULT_MODEL, list_model_sets
+from inference.registry import DEFAULT_MODEL
 from service.benchmarks import run_benchmark
 from service.commands.doctor import doctor
-from service.commands.shared import AsJson, say, say_json
+from service.commands.shared import say
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (models, bench, doctor, keys):
+    for command in (bench, doctor, keys):
         app.command()(command)
-
-
-def models(as_json: AsJson = False) -> None:
-    """The model sets that are installed, with what their cards say.
-
-    Example: eclips models
-    """
-    cards = list_model_sets()
-    if as_json:
-        say_json([card.tree() for card in cards])
-        return
-    for card in cards:
-        say(f"{card.name}: {card.description}")
-        for slot, part in card.parts.items():
-            learned = f", {part.hours:.1f} h" if part.hours else ""
-            say(f"  {slot:10s} `{part.command}`{learned}; sha256 {part.sha256[:12]}")
-            for name, value in part.figures.items():
-                say(f"    {name:20s} {value:.4g}")
 
 
 def bench(
     what: Annotated[
         str,
         typer.Argument(
-            help="live, stream, recorder, lab, accuracy, integrators, ablations, physics, effects, imprint."
+            help="live, page, stream, recorder, lab, loop, accuracy, integrators, ablations, calibration, labels, "
+            "adaptation, refinement, metrology, afm, physics, effects, imprint."
         ),
     ] = "live",
     quick: Annotated[bool, typer.Option("--quick", help="End within 40 s.")] = False,
@@ -51,10 +34,18 @@ def bench(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")] = None,
     pictures: Annotated[
         Path | None,
-        typer.Option("--pictures", help="Also draw into this folder (accuracy, integrators, physics, effects, lab)."),
+        typer.Option(
+            "--pictures", help="Also draw into this folder (accuracy, integrators, physics, effects, lab, loop, afm)."
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Model set that accuracy, integrators judge.")] = None,
+    draws: Annotated[
+        int | None, typer.Option("--draws", min=1, help="Random instruments that calibration draws; 30 if not given.")
+    ] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="More sets of its recipe: name,name.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=5, help="How long page watches; 600 if not given, 10 with --quick.")
+    ] = None,
 ) -> None:
     """Measure this machine, or a model set, against the fixed list of rows; `physics`, `stream` need the extra `bench`.
 
@@ -62,7 +53,7 @@ def bench(
     """
     others = [name.strip() for name in seeds.split(",") if name.strip()] if seeds else []
     models = (model or DEFAULT_MODEL, *others) if model or others else ()
-    run_benchmark(what, quick, json_file, data, pictures, models)
+    run_benchmark(what, quick, json_file, data, pictures, models, draws, seconds)
 
 
 def keys(

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from acquisition.errors import BadInput
-from inference.registry import MODELS
+from inference.registry import CARD, MODELS
 from service.commands.shared import progress_bar, say
 
 
@@ -30,13 +30,22 @@ def train(
     instrument: Annotated[
         Path | None, typer.Option("--instrument", help="File of the instrument that finetune learns; else an example.")
     ] = None,
+    labels: Annotated[
+        list[Path] | None, typer.Option("--labels", help="Labelled frames of `eclips label`; may be repeated.")
+    ] = None,
+    labels_share: Annotated[float, typer.Option("--labels-share", help="Of labelled frames among all.")] = 0.25,
     quick: Annotated[bool, typer.Option("--quick", help="A small network in about a minute.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Nothing is trained: write the installed graph anew from its weights.")
+    ] = False,
 ) -> None:
     """Train a network and put it into a model set; needs the extra `train`.
 
     The run's folder holds its log (log.jsonl) and a picture of it (progress.png), drawn anew every two minutes.
     finetune learns what one instrument does beyond the model, from the [effects] and beam tail of its file.
+    slopes and pinn also learn from frames that `eclips label` has labelled, beside the simulated ones.
     Example: eclips train slopes --state ~/slopes-run --minutes 60
+    Example: eclips train slopes --again --name unet
     """
     try:
         if net == "classical":
@@ -45,7 +54,12 @@ def train(
             for path in export_classical(out / net):
                 say(f"wrote {path}")
             return
-        from inference.training.nets import find_net, train_and_install
+        from inference.training.nets import find_net, train_and_install, write_again
+
+        if again:
+            card = write_again(net, out, name)
+            say(f"wrote {card.graph(find_net(net).slot)}: the same weights, sha256 in {card.folder / CARD}")
+            return
 
         known = find_net(net)
         recipe = replace(known.quick if quick else known.recipe, seed=seed)
@@ -53,7 +67,9 @@ def train(
         folder = state or Path("training") / f"{instrument.stem if instrument else name}-{net}"
         with progress_bar(f"training {net}") as progress:
             until_s = 60.0 * minutes
-            card = train_and_install(net, folder, recipe, out, name, processes, progress, until_s, instrument)
+            card = train_and_install(
+                net, folder, recipe, out, name, processes, progress, until_s, instrument, labels or (), labels_share
+            )
     except ModuleNotFoundError as error:
         raise BadInput(f"{error.name} is not installed: install eclips-live with the extra `train`") from error
     say(f"wrote {card.folder}; the run is in {folder}; on frames that were never trained on:")

@@ -14,7 +14,7 @@ export class Alarms {
     $("alarms-close").onclick = () => $("alarms").close();
   }
 
-  show(status) {
+  show(status, looksOn) {
     const alarms = status.alarms, open = $("alarms-open");
     const unseen = alarms.filter((alarm) => !alarm.acknowledged);
     setText(open, `ALARMS (${alarms.length})`);
@@ -24,14 +24,14 @@ export class Alarms {
     else this.page.banner.clear("alarm");
     if (status.fault) this.page.banner.hold("fault", `run fault: ${status.fault} — mend the cause, then reset`);
     else this.page.banner.clear("fault");
-    const now = JSON.stringify(alarms);
+    const now = JSON.stringify([alarms, looksOn]);
     if (now === this.shown) return;
     this.shown = now;
     const none = el("p", { class: "note" }, "no alarm stands");
-    $("alarm-list").replaceChildren(...(alarms.length ? alarms.map((alarm) => this.entry(alarm)) : [none]));
+    $("alarm-list").replaceChildren(...(alarms.length ? alarms.map((alarm) => this.entry(alarm, looksOn)) : [none]));
   }
 
-  entry(alarm) {
+  entry(alarm, looksOn) {
     const state = alarm.active ? "the cause lasts" : "the cause is gone";
     const seen = alarm.acknowledged ? "acknowledged" : "not acknowledged";
     const acknowledge = () => attempt($("alarms-line"), () => post(`/alarms/${encodeURIComponent(alarm.id)}:acknowledge`));
@@ -39,7 +39,7 @@ export class Alarms {
       el("b", {}, alarm.text),
       el("span", {}, `What to do: ${alarm.way_out}`),
       el("span", { class: "note" }, `${clockTime(alarm.raised_utc_ns)} · ${state} · ${seen}`),
-      alarm.acknowledged ? null : el("button", { onclick: acknowledge, "aria-label": `Acknowledge ${alarm.id}` }, "Acknowledge"));
+      alarm.acknowledged ? null : el("button", { onclick: acknowledge, disabled: Boolean(looksOn), title: looksOn, "aria-label": `Acknowledge ${alarm.id}` }, "Acknowledge"));
   }
 
   addEvent(event) {

@@ -15,6 +15,19 @@ export function table(name) {
   return tables.get(name);
 }
 
+const STEPS = 1024;
+const STRETCH = 100;
+const stretches = new WeakMap();
+
+/** The same colours crowded towards the low end, by log(1 + 100 t): what is low tells its differences. */
+export function logarithmic(colours) {
+  if (!stretches.has(colours)) {
+    stretches.set(colours, Uint32Array.from({ length: STEPS }, (_, i) =>
+      colours[Math.round((255 * Math.log1p((STRETCH * i) / (STEPS - 1))) / Math.log1p(STRETCH))]));
+  }
+  return stretches.get(colours);
+}
+
 const word = (r, g, b) => (0xff000000 | (b << 16) | (g << 8) | r) >>> 0;
 
 function grey() {

@@ -44,7 +44,8 @@ export class RunControls {
 
   /** The key r: begin to record, or end the recording. */
   toggleRecording() {
-    const { state, run } = this.page.status ?? {};
+    const { state, run } = this.page.status ?? {}, looksOn = this.page.driver.reason;
+    if (looksOn) return attempt(this.line, () => Promise.reject(new Error(looksOn)));
     if (state === "acquiring" && run.recording) return this.act("/run:stop", "recording ended");
     if (state === "idle") {
       $("run-record").checked = true;
@@ -54,8 +55,8 @@ export class RunControls {
     return attempt(this.line, () => Promise.reject(new Error(why)));
   }
 
-  show(status) {
-    const may = (command) => (status.permitted.includes(command)
+  show(status, looksOn) {
+    const may = (command) => looksOn || (status.permitted.includes(command)
       ? "" : `not possible while ${status.state}; possible now: ${status.permitted.join(", ")}`);
     permit([$("run-start"), $("run-record"), $("run-name"), $("run-frames"), $("run-fuse"), $("run-size")], may("start"));
     permit([$("run-stop")], may("stop"));

@@ -1,64 +1,20 @@
-// Heater, gas and stage. The server enforces every limit; here a locked control says which, and OFF always works.
+// Gas and stage. The server enforces every limit; here a locked control says which, and off always works.
 
 import { $, attempt, el, permit, setText } from "./dom.js";
 import { post } from "./socket.js";
 import { MOL_PER_S_PER_SCCM, digits, formula, percent } from "./units.js";
 
 const COLOURS = ["#8fc7a3", "#c58fc7", "#8f9fc7", "#c7b58f"];
-const REPLAYING = "replaying: leave the replay to drive devices";
 
-const number = (input, what) => {
+export const number = (input, what) => {
   const text = input.value.trim().replace(",", ".");
   if (text === "" || !Number.isFinite(Number(text))) throw new Error(`"${input.value}" is not a ${what}`);
   return Number(text);
 };
 
-const device = (status, kind) => Object.entries(status.devices).find(([, one]) => one.kind === kind) ?? [];
-const set = (name, values) => post(`/devices/${name}/setpoints`, values);
-const unreachable = (name, one) => (one.connected ? "" : `${name} is not connected: ${one.reason}`);
-
-export class HeaterCard {
-  constructor() {
-    this.line = $("heater-line");
-    $("heater-set").onclick = () => this.ask();
-    $("heater-current").onkeydown = (event) => event.key === "Enter" && !$("heater-set").disabled && this.ask();
-    $("heater-no").onclick = () => ($("heater-confirm").hidden = true);
-    $("heater-yes").onclick = () => this.confirmed();
-    $("heater-arm").onclick = () => attempt(this.line, () => post(`/devices/${this.name}:arm`), "armed");
-    $("heater-off").onclick = () => attempt(this.line, () => post(`/devices/${this.name}:off`), "off");
-  }
-
-  ask() {
-    attempt(this.line, async () => {
-      this.wanted = number($("heater-current"), "current in A");
-      setText($("heater-question"), `Set the laser to ${this.wanted} A (now ${digits(this.target)} A)?`);
-      $("heater-confirm").hidden = false;
-      $("heater-yes").focus();
-    });
-  }
-
-  confirmed() {
-    $("heater-confirm").hidden = true;
-    attempt(this.line, () => set(this.name, { current_a: this.wanted }), `set to ${this.wanted} A`);
-  }
-
-  show(status, replaying) {
-    const [name, heater] = device(status, "laser_heater");
-    $("heater").hidden = !heater;
-    if (!heater) return;
-    this.name = name;
-    const { current_a, current_target_a, emission } = heater.readings, limit = heater.limits.current_a;
-    this.target = current_target_a?.value;
-    const on = emission?.value > 0 ? "emitting" : "off";
-    const left = status.interlocks.operator_countdown_s;
-    setText($("heater-now"), `${on} · ${digits(current_a?.value)} of ${digits(this.target)} A${limit ? ` · limit ${limit.high} A` : ""}`);
-    const bad = status.interlocks.inputs.filter((input) => !input.good).map((input) => `${input.name}: ${input.reason}`);
-    const why = replaying ? REPLAYING : unreachable(name, heater) || bad.join("; ");
-    permit([$("heater-set"), $("heater-arm"), $("heater-current")], why, $("heater-why"));
-    if (why) $("heater-confirm").hidden = true;
-    else if (left != null && left < 30) setText($("heater-why"), `laser off in ${left.toFixed(0)} s unless somebody is seen here`);
-  }
-}
+export const device = (status, kind) => Object.entries(status.devices).find(([, one]) => one.kind === kind) ?? [];
+export const set = (name, values) => post(`/devices/${name}/setpoints`, values);
+export const unreachable = (name, one) => (one.connected ? "" : `${name} is not connected: ${one.reason}`);
 
 export class GasCard {
   constructor() {
@@ -66,7 +22,7 @@ export class GasCard {
     this.rows = new Map();
   }
 
-  show(status, replaying) {
+  show(status, locked) {
     const gases = Object.entries(status.devices).filter(([, one]) => one.kind === "mass_flow_controller");
     if ([...this.rows.keys()].join() !== gases.map(([name]) => name).join()) this.build(gases);
     const flows = gases.map(([, gas]) => Math.max(0, gas.readings.flow_mol_per_s?.value ?? 0) / MOL_PER_S_PER_SCCM);
@@ -75,12 +31,12 @@ export class GasCard {
       const row = this.rows.get(name), target = gas.readings.flow_setpoint_mol_per_s?.value / MOL_PER_S_PER_SCCM;
       setText(row.now, `${flows[index].toFixed(2)} of ${digits(target)} sccm`);
       row.part.style.flexGrow = total > 0.005 ? flows[index] : 0;
-      permit([row.input, row.set], replaying ? REPLAYING : unreachable(name, gas));
+      permit([row.input, row.set], locked || unreachable(name, gas));
     });
     const mix = gases.map(([name, gas], index) => `${formula(gas.gas ?? name)} ${percent(flows[index] / total)}`);
     setText($("gas-total"), total > 0.005 ? `${total.toFixed(2)} sccm · ${mix.join(" · ")}` : "no flow");
     const lost = gases.map(([name, gas]) => unreachable(name, gas)).find(Boolean);
-    setText($("gas-why"), replaying ? REPLAYING : lost ?? "");
+    setText($("gas-why"), locked || (lost ?? ""));
   }
 
   build(gases) {
@@ -132,14 +88,14 @@ export class StageCard {
     }, (reached) => `reached ${micrometres(reached.x_m)}, ${micrometres(reached.y_m)} µm`);
   }
 
-  show(status, replaying) {
+  show(status, locked) {
     const [name, stage] = device(status, "stage");
     if (!stage) return;
     this.name = name;
     const { x_m, y_m, z_m, moving } = stage.readings, limit = stage.limits.x_m;
     const reach = limit ? ` · limit ±${digits(limit.high * 1e6)} µm` : "";
     setText($("stage-now"), `${[x_m, y_m, z_m].map((axis) => micrometres(axis?.value)).join(", ")} µm${reach}`);
-    const why = replaying ? REPLAYING : unreachable(name, stage);
+    const why = locked || unreachable(name, stage);
     permit([$("stage-move"), $("stage-x"), $("stage-y")], why || (moving?.value > 0 ? "the stage is moving; wait, or stop it" : ""));
     setText($("stage-why"), why);
   }

@@ -31,13 +31,18 @@ export function permit(controls, reason, line) {
   if (line) setText(line, reason);
 }
 
+const attempts = new WeakMap();
+
 /** Run an action; show what went wrong in `line`, where the user acted. Resolves to whether it succeeded. */
 export async function attempt(line, action, done = "") {
+  const begun = (attempts.get(line) ?? 0) + 1;
+  attempts.set(line, begun);
   setText(line, "");
   line.classList.remove("wrong");
   try {
     const answer = await action();
-    setText(line, typeof done === "function" ? done(answer) : done);
+    // What was begun later has the line: a late success must not wipe its refusal away.
+    if (attempts.get(line) === begun) setText(line, typeof done === "function" ? done(answer) : done);
     return true;
   } catch (error) {
     line.classList.add("wrong");
@@ -48,8 +53,12 @@ export async function attempt(line, action, done = "") {
 
 /** How much larger than on a small screen everything drawn by hand must be: the style sheet's type grows with the screen. */
 export function typeScale() {
-  return parseFloat(getComputedStyle(document.documentElement).fontSize) / 12.5;
+  // To ask the browser makes it lay out anew what was written before.
+  return (scale ??= parseFloat(getComputedStyle(document.documentElement).fontSize) / 12.5);
 }
+
+let scale = null;
+addEventListener("resize", () => (scale = null));
 
 export function typing(event) {
   return event.target instanceof Element && event.target.closest("input, select, textarea, button, summary, dialog");

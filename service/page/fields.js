@@ -10,10 +10,29 @@ export function rangeOf(data, tail) {
   let count = 0;
   for (let i = 0; i < data.length; i += stride) if (Number.isFinite(data[i])) sample[count++] = data[i];
   if (!count) return [0, 1];
-  const sorted = sample.subarray(0, count).sort();
-  const low = sorted[Math.floor(tail * (count - 1))];
-  const high = sorted[Math.ceil((1 - tail) * (count - 1))];
+  const low = smallest(sample, count, Math.floor(tail * (count - 1)));
+  const high = smallest(sample, count, Math.ceil((1 - tail) * (count - 1)));
   return high > low ? [low, high] : [low, low + Math.max(Math.abs(low) * 1e-6, 1e-12)];
+}
+
+/** The value that would stand at `place` if the first `count` were sorted (Hoare's selection; they change places). */
+function smallest(values, count, place) {
+  let from = 0, to = count - 1;
+  while (from < to) {
+    const pivot = values[place];
+    let i = from, j = to;
+    while (i <= j) {
+      while (values[i] < pivot) i++;
+      while (pivot < values[j]) j--;
+      if (i > j) break;
+      const moved = values[i];
+      values[i++] = values[j];
+      values[j--] = moved;
+    }
+    if (j < place) from = i;
+    if (place < i) to = j;
+  }
+  return values[place];
 }
 
 /** Slopes dz/dx (to the right) and dz/dy (downwards) by central differences. */
@@ -34,26 +53,26 @@ export function normalOf({ p, q }) {
 /** Normals as colours: red to the right, green to the top of the image, blue to the detector. */
 export function paintNormals(field, pixels) {
   const { data, width, height, pixelSize } = field;
+  const inside = 0.5 / pixelSize, edge = 1 / pixelSize;
   for (let row = 0; row < height; row++) {
-    const up = Math.max(0, row - 1) * width, down = Math.min(height - 1, row + 1) * width;
-    const perRow = 1 / ((down - up) / width * pixelSize);
-    for (let column = 0; column < width; column++) {
-      const left = column ? column - 1 : 0, right = column < width - 1 ? column + 1 : column;
-      const p = (data[row * width + right] - data[row * width + left]) / ((right - left) * pixelSize);
-      const q = (data[down + column] - data[up + column]) * perRow;
+    const start = row * width, end = start + width - 1;
+    const up = row ? width : 0, down = row < height - 1 ? width : 0, perRow = up && down ? inside : edge;
+    for (let at = start; at <= end; at++) {
+      const p = at === start ? (data[at + 1] - data[at]) * edge
+        : at === end ? (data[at] - data[at - 1]) * edge : (data[at + 1] - data[at - 1]) * inside;
+      const q = (data[at + down] - data[at - up]) * perRow;
       const half = 127.5 / Math.sqrt(1 + p * p + q * q);
-      pixels[row * width + column] =
-        0xff000000 | ((127.5 + half) << 16) | ((127.5 + q * half) << 8) | (127.5 - p * half);
+      pixels[at] = 0xff000000 | ((127.5 + half) << 16) | ((127.5 + q * half) << 8) | (127.5 - p * half);
     }
   }
 }
 
-/** Paint values between `low` and `high` through a table of 256 colours. */
+/** Paint values between `low` and `high` through a table of colours. */
 export function paintMapped(data, low, high, table, pixels) {
-  const scale = 255.999 / (high - low);
+  const last = table.length - 1, scale = (last + 0.999) / (high - low);
   for (let i = 0; i < data.length; i++) {
     const index = (data[i] - low) * scale;
-    pixels[i] = table[index < 0 ? 0 : index > 255 ? 255 : index | 0];
+    pixels[i] = table[index < 0 ? 0 : index > last ? last : index | 0];
   }
 }
 

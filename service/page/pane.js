@@ -26,6 +26,7 @@ export class Pane {
       this.image = this.context.createImageData(width, height);
       this.words = new Uint32Array(this.image.data.buffer);
       this.place();
+      this.paintOver();
     }
     return this.words;
   }
@@ -44,6 +45,7 @@ export class Pane {
     }
     this.place();
     this.paint();
+    this.paintOver();
   }
 
   /** Where the image lies on the canvas, in canvas pixels: as large as fits, its shape kept. */
@@ -62,9 +64,9 @@ export class Pane {
     context.imageSmoothingEnabled = w < this.image.width;
     context.clearRect(0, 0, this.base.width, this.base.height);
     context.drawImage(this.hidden, x, y, w, h);
-    this.paintOver();
   }
 
+  /** Called when something on it changes, which a new frame does not. */
   paintOver() {
     if (!this.box) return;
     const context = (this.drawn ??= this.over.getContext("2d"));
@@ -82,24 +84,32 @@ export class Pane {
   }
 }
 
-/** The cursor that all images share. */
+/** What all images show above their own: the cursor, a region that is being drawn. */
+export function sharedOverlays(page) {
+  return (...at) => page.overlays.forEach((overlay) => overlay(...at));
+}
+
 export function cursorOverlay(page) {
   return (context, { x, y, w, h }, ratio) => {
-    if (!page.cursor) return;
-    const cx = x + page.cursor.x * w, cy = y + page.cursor.y * h, gap = 5 * ratio, arm = 14 * ratio;
-    for (const [colour, thick] of [["rgb(0 0 0 / 0.6)", 3], ["#fff", 1]]) {
-      context.strokeStyle = colour;
-      context.lineWidth = thick * ratio;
-      context.beginPath();
-      for (const sign of [-1, 1]) {
-        context.moveTo(cx + sign * gap, cy);
-        context.lineTo(cx + sign * arm, cy);
-        context.moveTo(cx, cy + sign * gap);
-        context.lineTo(cx, cy + sign * arm);
-      }
-      context.stroke();
-    }
+    if (page.cursor) cross(context, x + page.cursor.x * w, y + page.cursor.y * h, ratio);
   };
+}
+
+export function cross(context, cx, cy, ratio) {
+  ratio *= typeScale();
+  const gap = 5 * ratio, arm = 14 * ratio;
+  for (const [colour, thick] of [["rgb(0 0 0 / 0.6)", 3], ["#fff", 1]]) {
+    context.strokeStyle = colour;
+    context.lineWidth = thick * ratio;
+    context.beginPath();
+    for (const sign of [-1, 1]) {
+      context.moveTo(cx + sign * gap, cy);
+      context.lineTo(cx + sign * arm, cy);
+      context.moveTo(cx, cy + sign * gap);
+      context.lineTo(cx, cy + sign * arm);
+    }
+    context.stroke();
+  }
 }
 
 /** A scale bar of a round length, at most a third of the image. `widthOf()` gives the image's width in metres. */

@@ -1,20 +1,21 @@
 // What the images show: segments, height, normals, residual, sigma or fusion; and the values under the pointer.
 
-import { diverging, css, greyTable, table } from "./colours.js";
-import { $, el, setText } from "./dom.js";
+import { css, diverging, greyTable, logarithmic, table } from "./colours.js";
+import { $, el, setClass, setText } from "./dom.js";
 import { normalOf, paintMapped, paintNormals, rangeOf, slopeAt, valueAt } from "./fields.js";
-import { Pane, cursorOverlay, scaleBarOverlay } from "./pane.js";
+import { Pane, sharedOverlays, scaleBarOverlay } from "./pane.js";
 import { digits, length, percent } from "./units.js";
 
 const COLOUR_MAPS = ["viridis", "batlow", "cividis", "inferno", "gray"];
 const SATURATION_WARNING = 1e-3;
-const HISTOGRAM_BINS = 64;
+const LOG_TAIL = 0.005;
 const FULL_SCALE = 65535;
 
 export class SegmentPanes {
   constructor(page) {
     this.page = page;
     this.host = $("segments");
+    $("segments-note").title = "the brightest count of the histograms, of the full scale of 16 bits";
     this.panes = [];
   }
 
@@ -29,8 +30,9 @@ export class SegmentPanes {
       const cell = el("button", { class: "segment", "aria-label": `Segment ${name}`, onclick: choose }, caption, stack);
       this.host.append(cell);
       const pane = new Pane(stack, `Segment ${name}`, this.page.probe);
+      pane.over.title = "mean electrons per pixel, share of saturated pixels; click to fill the pane, click again for all";
       pane.align = 0;
-      pane.overlays.push((...at) => this.paintHistogram(index, ...at), cursorOverlay(this.page));
+      pane.overlays.push((...at) => this.paintHistogram(index, ...at), sharedOverlays(this.page));
       return Object.assign(pane, { caption, name });
     });
     this.page.imagePanes.push(...this.panes);
@@ -49,15 +51,16 @@ export class SegmentPanes {
     const size = field.width * field.height;
     // One range for all, so that unequal amplifiers look unequal.
     const [low, high] = rangeOf(field.data, 0.003);
-    this.histogramEnd = rangeOf(field.data, 0.0002)[1] * 1.05;
     this.panes.forEach((pane, index) => {
       const counts = field.data.subarray(index * size, (index + 1) * size);
-      pane.histogram = histogramOf(counts, this.histogramEnd);
+      pane.histogram = message.histograms[index];
       paintMapped(counts, low, high, greyTable, pane.pixels(field.width, field.height));
       pane.draw();
+      pane.paintOver();
       this.caption(pane, message.mean_electrons[index], message.saturated_share[index]);
     });
-    setText($("segments-note"), `frame ${message.frame.sequence}`);
+    const reach = percent(message.histogram_max / FULL_SCALE);
+    setText($("segments-note"), `frame ${message.frame.sequence} · histograms to ${reach}`);
   }
 
   caption(pane, electrons, saturated) {
@@ -68,9 +71,7 @@ export class SegmentPanes {
     }
     setText(pane.parts[1], electrons == null ? "" : `${digits(electrons)} e⁻`);
     setText(pane.parts[2], `sat ${percent(saturated)}`);
-    pane.parts[2].classList.toggle("wrong", saturated > SATURATION_WARNING);
-    const reach = percent(this.histogramEnd / FULL_SCALE);
-    pane.over.title = `mean electrons per pixel, share of saturated pixels; histogram from 0 to ${reach} of full scale`;
+    setClass(pane.parts[2], "wrong", saturated > SATURATION_WARNING);
   }
 
   /** Bright counts on top, beside the image where there is room for it, else over its right edge. */
@@ -89,13 +90,6 @@ export class SegmentPanes {
   }
 }
 
-/** How often each count occurs between 0 and `end`; every fourth pixel tells enough. */
-function histogramOf(counts, end) {
-  const bins = new Uint32Array(HISTOGRAM_BINS), scale = HISTOGRAM_BINS / end;
-  for (let i = 0; i < counts.length; i += 4) bins[Math.min(HISTOGRAM_BINS - 1, (counts[i] * scale) | 0)]++;
-  return bins;
-}
-
 export class HeightPane {
   constructor(page) {
     this.page = page;
@@ -112,7 +106,8 @@ export class HeightPane {
   }
 
   get table() {
-    return table($("height-map").value);
+    const colours = table($("height-map").value);
+    return $("height-stretch").value === "log" ? logarithmic(colours) : colours;
   }
 
   /** Typing an end of the range locks it: a range that was asked for must not run away. */
@@ -128,14 +123,18 @@ export class HeightPane {
   zero = 0;
 
   show(field, result) {
-    if (!$("height-lock").checked) this.range = rangeOf(field.data, Number($("height-stretch").value));
+    if (!$("height-lock").checked) this.range = rangeOf(field.data, $("height-stretch").value === "log" ? LOG_TAIL : Number($("height-stretch").value));
     const [low, high] = this.range;
     paintMapped(field.data, low, high, this.table, this.pane.pixels(field.width, field.height));
     this.pane.draw();
     this.paintBar();
     for (const [id, value] of [["height-low", low], ["height-high", high]]) {
-      if (document.activeElement !== $(id)) $(id).value = digits((value - this.zero) * 1e9);
+      const text = digits((value - this.zero) * 1e9);
+      if (document.activeElement !== $(id) && $(id).value !== text) $(id).value = text;
     }
+    const wide = field.width * field.pixelSize;
+    if (this.wide !== wide) this.pane.paintOver();
+    this.wide = wide;
     const leftOut = result.estimated?.find((told) => told.startsWith("height from"));
     const note = leftOut ? ` · ${leftOut.split(":")[0]}` : result.estimated?.length ? " · estimated" : "";
     setText($("height-note"), `frame ${result.sequence}${note}`);
@@ -150,7 +149,7 @@ export class HeightPane {
     bar.height = 256;
     const context = bar.getContext("2d", { willReadFrequently: true });
     for (let i = 0; i < 256; i++) {
-      context.fillStyle = css(colours[255 - i]);
+      context.fillStyle = css(colours[Math.round(((255 - i) / 255) * (colours.length - 1))]);
       context.fillRect(0, i, 1, 1);
     }
   }
@@ -171,6 +170,7 @@ export class NormalsPane {
 /** How far the height can be believed: what the model cannot explain, how sure its slopes are, what many frames say. */
 export class TrustPane {
   constructor(page) {
+    this.page = page;
     this.pane = new Pane($("trust"), "Residual, sigma or fusion", page.probe);
     page.imagePanes.push(this.pane);
     for (const radio of document.getElementsByName("trust")) radio.onchange = () => page.wantLayers();
@@ -181,7 +181,7 @@ export class TrustPane {
   }
 
   show(message) {
-    const field = message.layers[this.layer], figures = message.result?.figures;
+    const field = message.layers[this.layer], figures = message.result?.figures, band = this.page.status?.figures ?? {};
     if (field) {
       const [low, high] = rangeOf(field.data, 0.005);
       const reach = Math.max(Math.abs(low), Math.abs(high));
@@ -192,10 +192,10 @@ export class TrustPane {
       this.pane.draw();
     }
     if (!figures) return;
-    const rejected = `${percent(figures.rejected_share)} of pixels rejected`, held = figures.frames_held;
+    const rejected = `${percent(figures.rejected_share)} rejected`, held = figures.frames_held;
     const fused = held == null ? "not fused: start a run that fuses frames" : `${digits(held, 2)} frames held`;
     const notes = {
-      residual: `${rejected} · rms ${digits(figures.consistency_residual, 2)} σ`,
+      residual: `${rejected} · ${digits(figures.residual_median, 2)} σ of ${digits(band.residual_low, 2)}–${digits(band.residual_high, 2)} · cycle ${percent(band.cycle_height)}`,
       sigma: `${rejected} · slope ± ${digits(figures.sigma_slope, 2)}`,
     };
     setText($("trust-note"), notes[this.layer] ?? fused);
@@ -227,7 +227,8 @@ export function probeText(page) {
   if (segments) {
     const size = segments.width * segments.height;
     const counts = live.frame.segment_names.map((_, index) => valueAt(segments, cursor, index * size).value);
-    add("counts", counts.join(" "));
+    const side = Math.round(segments.pixelSize / live.frame.pixel_size_m);
+    add("counts", counts.join(" ") + (side > 1 ? ` (mean of ${side} × ${side} px)` : ""));
   }
   return parts;
 }

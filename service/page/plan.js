@@ -30,7 +30,7 @@ export class Planner {
       setText($("plan-line"), "computing …");
       const plan = await get(`/plan?step_m=${metres("plan-step", "step")}&terrace_m=${metres("plan-terrace", "terrace")}`);
       if (asked === this.asked) this.draw(plan);
-    }).then((good) => this.card.classList.toggle("old", !good));
+    }).then((good) => asked === this.asked && this.card.classList.toggle("old", !good));
   }
 
   draw(plan) {

@@ -7,6 +7,7 @@ import { MOL_PER_S_PER_SCCM, ZERO_CELSIUS_K, duration } from "./units.js";
 const LANES = [
   { ending: ".temperature_k", title: "°C", scale: (kelvin) => kelvin - ZERO_CELSIUS_K, colour: "#e8955b" },
   { ending: ".current_a", title: "A", scale: (value) => value, colour: "#d9c36f" },
+  { ending: ".power_w", title: "W", scale: (value) => value, colour: "#e8b15b" },
   { ending: ".pressure_pa", title: "Pa", scale: (value) => value, colour: "#6fb3d9" },
   { ending: ".flow_setpoint_mol_per_s", title: "sccm", scale: (value) => value / MOL_PER_S_PER_SCCM, colour: "#8fc7a3" },
 ];
@@ -47,13 +48,14 @@ export class RecipeCard {
       `dry run ${state} after ${duration(seconds)} min${reason ? `: ${reason}` : ""}${timeouts.length ? `; ${timeouts.join("; ")}` : ""}`);
   }
 
-  show({ recipe }) {
+  show({ recipe }, looksOn) {
     if (!recipe) return;
     const active = ACTIVE.includes(recipe.state), may = (command) => recipe.permitted.includes(command);
     this.paused = recipe.state === "paused";
     permit([$("recipe-try")], this.text === null ? "open a recipe first" : "");
-    permit([$("recipe-start")], this.text === null ? "open a recipe first" : may("recipe_start") ? "" : "a recipe is under way");
-    permit([$("recipe-pause")], may("recipe_pause") || may("recipe_resume") ? "" : "no recipe is under way");
+    permit([$("recipe-start")],
+      looksOn || (this.text === null ? "open a recipe first" : may("recipe_start") ? "" : "a recipe is under way"));
+    permit([$("recipe-pause")], looksOn || (may("recipe_pause") || may("recipe_resume") ? "" : "no recipe is under way"));
     permit([$("recipe-abort")], may("recipe_abort") ? "" : "no recipe is under way");
     setText($("recipe-pause"), this.paused ? "Go on" : "Pause");
     const left = recipe.left_s == null ? "" : ` · ${duration(recipe.left_s)} min left`;
@@ -68,7 +70,7 @@ function draw(place, { channels, events }) {
     .filter((lane) => lane.names.length);
   const k = typeScale(), axis = { fixedrange: true, zeroline: false, color: "#7f8894" };
   const layout = {
-    margin: { l: 34 * k, r: 4, t: 2, b: 24 * k }, height: 210 * k, width: place.clientWidth, showlegend: false, dragmode: false,
+    margin: { l: 34 * k, r: 4, t: 2, b: 24 * k }, height: (25 + 47 * lanes.length) * k, width: place.clientWidth, showlegend: false, dragmode: false,
     paper_bgcolor: "transparent", plot_bgcolor: "transparent", font: { color: "#7f8894", size: 9 * k },
     xaxis: { ...axis, title: { text: "s" }, gridcolor: "#1d2127", anchor: "free", position: 0 },
     shapes: events.filter((event) => event.name === "mark").map(({ time_s: at }) => ({

@@ -1,10 +1,17 @@
 // The runs folder as a list, and the replay: open, scrub, step, leave.
 
-import { $, attempt, el, setClass, setText } from "./dom.js";
+import { $, attempt, el, permit, setClass, setText } from "./dom.js";
+import { RunLines } from "./runlines.js";
 import { get, post } from "./socket.js";
 import { bytes } from "./units.js";
 
 const REFRESH_MS = 3000;
+/** Long work that a row offers: kind, name, what it is for. */
+const WORKS = [
+  ["export", "Export", "One file of it: the folder, or its heights"],
+  ["report", "Report", "One HTML page of the whole run, which needs nothing else"],
+  ["track", "Track", "Drift, steps, spirals and velocities over all its frames"],
+];
 
 export class Recordings {
   constructor(page) {
@@ -13,6 +20,7 @@ export class Recordings {
     this.entries = new Map();
     this.dragging = false;
     this.verdicts = new Map();
+    this.lines = new RunLines();
     const slider = $("replay-position");
     slider.oninput = () => {
       this.dragging = true;
@@ -28,7 +36,9 @@ export class Recordings {
 
   async refresh() {
     try {
-      this.runs = await get("/runs");
+      const first = !this.runs;
+      this.runs = this.page.runs = await get("/runs");
+      if (first) await this.lines.resume(this.runs);
       this.draw();
     } catch {
       return; // the banner already says that the service does not answer
@@ -40,13 +50,20 @@ export class Recordings {
     const { status, replaying } = this.page, live = status?.state === "acquiring" ? status.run : null;
     setText($("runs-note"), String(this.runs.length));
     const nodes = this.runs.map((run) => this.keptEntry(run, live, replaying));
-    const shown = $("runs").children;
-    if (nodes.length !== shown.length || nodes.some((node, index) => node !== shown[index])) $("runs").replaceChildren(...nodes);
+    // Only what changed is touched: a row that is taken out and put back while it is pressed loses the press too.
+    const list = $("runs"), wanted = new Set(nodes);
+    for (const [index, node] of nodes.entries()) {
+      const there = list.children[index];
+      if (there === node) continue;
+      if (there && !wanted.has(there)) there.replaceWith(node);
+      else list.insertBefore(node, there ?? null);
+    }
+    while (list.children.length > nodes.length) list.lastChild.remove();
   }
 
   /** The row as it stands unless something about it changed: a row that is replaced while it is pressed loses the press. */
   keptEntry(run, live, replaying) {
-    const state = JSON.stringify([run, replaying?.run_id, live?.run_id, this.page.status?.state, this.verdicts.get(run.run_id)]);
+    const state = JSON.stringify([run, replaying?.run_id, live?.run_id, this.page.status?.state, this.page.driver.reason, this.verdicts.get(run.run_id), this.lines.kinds(run.run_id)]);
     const kept = this.entries.get(run.run_id);
     if (kept?.state === state) return kept.node;
     const node = this.entry(run, live, replaying);
@@ -56,19 +73,25 @@ export class Recordings {
 
   entry(run, live, replaying) {
     const frames = `${run.frames} frame${run.frames === 1 ? "" : "s"}`;
-    const side = `${run.shape.at(-1)} × ${run.shape.at(-2)} px`;
-    const details = run.status === "recording" ? "recording" : `${run.status} · ${frames} · ${side} · ${bytes(run.bytes)}`;
+    const side = `${run.shape.at(-1)} × ${run.shape.at(-2)} px`, { when, name } = partsOf(run.run_id);
+    const details = [when, run.status, ...(run.status === "recording" ? [] : [frames, bytes(run.bytes)])].filter(Boolean).join(" · ");
     const picture = run.thumbnail ? el("img", { src: run.thumbnail, alt: "", loading: "lazy" }) : el("span", { class: "blank" });
     const busy = this.page.status?.state !== "idle" && !replaying;
-    const why = run.run_id === live?.run_id ? "this run is being recorded" : busy ? "stop the run first" : "";
+    const why = this.page.driver.reason || (run.run_id === live?.run_id ? "this run is being recorded" : busy ? "stop the run first" : "");
     const open = el("button", { "aria-label": `Replay ${run.run_id}`, disabled: Boolean(why), title: why, onclick: () => this.open(run) }, "Open");
     const verify = el("button", { "aria-label": `Verify ${run.run_id}`, disabled: run.status === "recording", title: "Read every page and check every checksum", onclick: () => this.verify(run) }, "Verify");
+    const works = WORKS.map(([kind, word, title]) => el("button", { "aria-label": `${word} ${run.run_id}`, disabled: run.status === "recording", title, onclick: () => {
+      this.lines.toggle(kind, run);
+      this.draw();
+    } }, word));
     const verdict = this.verdicts.get(run.run_id);
-    return el("li", { class: replaying?.run_id === run.run_id ? "playing" : "", title: run.reason || run.notes || run.run_id },
+    return el("li", { class: replaying?.run_id === run.run_id ? "playing" : "", title: [run.reason || run.notes || run.run_id, side].join(", ") },
       picture,
-      el("span", { class: "name" }, shortName(run.run_id)), open, verify,
+      el("span", { class: "name" }, name), open,
       el("span", { class: run.status === "incomplete" ? "details note warn" : "details note" }, details),
-      verdict ? el("span", { class: `told note ${verdict.ok ? "" : "wrong"}` }, verdict.text) : null);
+      el("span", { class: "works" }, verify, ...works),
+      verdict ? el("span", { class: `told note ${verdict.ok ? "" : "wrong"}` }, verdict.text) : null,
+      ...this.lines.nodes(run.run_id));
   }
 
   open(run) {
@@ -108,7 +131,7 @@ export class Recordings {
 
   step(by) {
     const replay = this.page.replaying;
-    if (!replay) return;
+    if (!replay || this.page.driver.reason) return;
     this.seek(Math.min(replay.total - 1, Math.max(0, this.position(replay) + by)));
   }
 
@@ -118,8 +141,9 @@ export class Recordings {
     return this.page.status.run.frames > 0 ? replay.total - 1 : 0;
   }
 
-  show() {
+  show(looksOn) {
     const replay = this.page.replaying;
+    permit(["replay-back", "replay-forward", "replay-position", "replay-end"].map($), looksOn);
     // What is on the screen stays framed until something live replaces it, also after the replay has ended.
     setClass(document.body, "replay", replay || this.page.live?.replayed);
     $("scrubber").hidden = !replay;
@@ -134,8 +158,8 @@ export class Recordings {
   }
 }
 
-/** `2026-11-21T05-14-30-192_name` reads better as day, time and name. */
-function shortName(runId) {
-  const match = /^\d{4}-(\d\d)-(\d\d)T(\d\d)-(\d\d)-(\d\d)-\d+_(.*)$/.exec(runId);
-  return match ? `${match[2]}.${match[1]}. ${match[3]}:${match[4]}:${match[5]} ${match[6]}` : runId;
+/** `2026-11-21T05-14-30-192_name` reads better as a name, and day and time beside what else there is to tell. */
+export function partsOf(runId) {
+  const match = /^\d{4}-(\d\d)-(\d\d)T(\d\d)-(\d\d)-\d\d-\d+_(.*)$/.exec(runId);
+  return match ? { when: `${match[2]}.${match[1]}. ${match[3]}:${match[4]}`, name: match[5] } : { when: "", name: runId };
 }

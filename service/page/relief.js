@@ -1,6 +1,7 @@
 // The relief: a height map seen from the side, cast column by column on the CPU, from the front to the back.
 
 import { $, setText } from "./dom.js";
+import { cross } from "./pane.js";
 import { niceBelow } from "./units.js";
 
 const MAX_SIDE_PX = 640;
@@ -8,13 +9,15 @@ const MAX_FIELD_PX = 300;
 const LIGHT = [-0.5, -0.45, 0.74];
 const GROUND = 0xff161311;
 const WALL = 0xff332c27;
+const NOTHING = -1;
 
 export class Relief {
-  constructor() {
+  constructor(page) {
+    this.page = page;
     this.canvas = $("relief");
     this.yaw = 0.6;
     this.tilt = 0.62;
-    this.zoom = 1.12;
+    this.zoom = 1.03;
     this.exaggeration = null;
     this.field = null;
     this.slider = $("relief-slider");
@@ -23,16 +26,20 @@ export class Relief {
       this.draw();
     };
     this.listen();
-    new ResizeObserver(() => this.draw()).observe(this.canvas.parentElement);
+    new ResizeObserver(() => {
+      this.size = null;
+      this.draw();
+    }).observe(this.canvas.parentElement);
   }
 
   listen() {
     const canvas = this.canvas;
     canvas.addEventListener("pointerdown", (event) => canvas.setPointerCapture(event.pointerId));
     canvas.addEventListener("pointermove", (event) => {
-      if (!canvas.hasPointerCapture(event.pointerId)) return;
-      this.turn(event.movementX * 0.008, event.movementY * 0.006);
+      if (canvas.hasPointerCapture(event.pointerId)) this.turn(event.movementX * 0.008, event.movementY * 0.006);
+      else this.page.probe(this.under(event));
     });
+    canvas.addEventListener("pointerleave", () => this.page.probe(null));
     canvas.addEventListener("wheel", (event) => {
       event.preventDefault();
       this.zoom = Math.min(4, Math.max(0.5, this.zoom * (event.deltaY > 0 ? 0.92 : 1.09)));
@@ -73,19 +80,53 @@ export class Relief {
     if (!this.field) return;
     setText($("relief-z"), `z × ${this.exaggeration}`);
     this.slider.setAttribute("aria-valuetext", `z times ${this.exaggeration}`);
-    const host = this.canvas.parentElement, ratio = window.devicePixelRatio || 1;
-    const shrink = Math.min(1, MAX_SIDE_PX / (Math.max(host.clientWidth, host.clientHeight, 1) * ratio));
-    const width = Math.max(16, Math.round(host.clientWidth * ratio * shrink));
-    const height = Math.max(16, Math.round(host.clientHeight * ratio * shrink));
-    if (this.canvas.width !== width || this.canvas.height !== height || !this.image) {
+    const { width, height } = (this.size ??= this.room());
+    if (this.image?.width !== width || this.image.height !== height) {
       Object.assign(this.canvas, { width, height });
       this.context = this.canvas.getContext("2d", { willReadFrequently: true });
       this.image = this.context.createImageData(width, height);
+      this.pixels = new Uint32Array(this.image.data.buffer);
+      this.seen = new Int32Array(width * height);
     }
-    const pixels = new Uint32Array(this.image.data.buffer);
-    pixels.fill(GROUND);
-    this.cast(pixels, width, height);
+    this.pixels.fill(GROUND);
+    this.seen.fill(NOTHING);
+    this.cast(this.pixels, width, height);
     this.context.putImageData(this.image, 0, 0);
+    this.mark();
+  }
+
+  /** As large as it is shown, but not larger than can be cast at the live rate. To ask makes the browser lay out. */
+  room() {
+    const { clientWidth, clientHeight } = this.canvas.parentElement, ratio = window.devicePixelRatio || 1;
+    const shrink = ratio * Math.min(1, MAX_SIDE_PX / (Math.max(clientWidth, clientHeight, 1) * ratio));
+    return { width: Math.max(16, Math.round(clientWidth * shrink)), height: Math.max(16, Math.round(clientHeight * shrink)) };
+  }
+
+  /** Which place of the map is seen under the pointer, in shares of the image. */
+  under(event) {
+    const bounds = this.canvas.getBoundingClientRect(), { width, height } = this.canvas;
+    const x = Math.floor(((event.clientX - bounds.left) / bounds.width) * width);
+    const y = Math.floor(((event.clientY - bounds.top) / bounds.height) * height);
+    const at = this.seen?.[y * width + x] ?? NOTHING;
+    if (at === NOTHING) return null;
+    const { width: columns, height: rows } = this.field;
+    return { x: ((at % columns) + 0.5) / columns, y: (Math.floor(at / columns) + 0.5) / rows };
+  }
+
+  /** The cursor of the images, on the map. */
+  mark() {
+    const over = $("relief-over"), { width, height } = this.canvas, cursor = this.page.cursor;
+    const resized = over.width !== width || over.height !== height;
+    if (!resized && !cursor && !this.marked) return;
+    if (resized) Object.assign(over, { width, height });
+    const context = over.getContext("2d");
+    context.clearRect(0, 0, width, height);
+    this.marked = Boolean(cursor && this.project);
+    if (!this.marked) return;
+    const { data, width: columns, height: rows } = this.field;
+    const column = Math.min(columns - 1, Math.floor(cursor.x * columns)), row = Math.min(rows - 1, Math.floor(cursor.y * rows));
+    const { x, y } = this.project(column, row, data[row * columns + column]);
+    cross(context, x, y, width / this.canvas.clientWidth);
   }
 
   /** Lengths in field pixels; every column walks away from the eye and draws what rises above what it has drawn. */
@@ -97,8 +138,22 @@ export class Relief {
     const across = Math.hypot(columns, rows), tall = across * sinT + (high - low) * lift * cosT;
     const scale = this.zoom * 0.96 * Math.min(width / across, height / Math.max(tall, 1));
     const base = ((low - middle) * lift - 0.02 * columns) * cosT;
-    const mapped = 255.999 / (high - low), step = Math.min(1, 1 / (scale * Math.max(sinT, 0.3)));
-    const reach = across / 2;
+    const last = this.colours.length - 1, mapped = (last + 0.999) / (high - low), step = Math.min(1, 1 / (scale * Math.max(sinT, 0.3)));
+    const reach = across / 2, { seen, colours } = this;
+    // One column from `to` up to `from`; `place` is what is seen there. What it reads lies in this function: a canvas is slow to ask.
+    const fill = (column, from, to, colour, place) => {
+      const start = Math.max(0, Math.floor(from)), end = to * width;
+      for (let at = start * width + column; at < end; at += width) {
+        pixels[at] = colour;
+        seen[at] = place;
+      }
+      return Math.min(to, start);
+    };
+    this.project = (u, v, z) => {
+      const right = u - columns / 2, down = v - rows / 2, d = right * sinY - down * cosY;
+      const lifted = (Math.min(high, Math.max(low, z)) - middle) * lift * cosT;
+      return { x: width / 2 + (right * cosY + down * sinY) * scale, y: height / 2 - (d * sinT + lifted) * scale };
+    };
     for (let c = 0; c < width; c++) {
       const aside = (c - width / 2) / scale;
       const u0 = columns / 2 + aside * cosY, v0 = rows / 2 + aside * sinY;
@@ -114,12 +169,11 @@ export class Relief {
         if (first) {
           first = false;
           drawn = Math.min(height, Math.ceil(height / 2 - (d * sinT + base) * scale));
-          drawn = fill(pixels, width, height, c, y, drawn, WALL);
+          drawn = fill(c, y, drawn, WALL, NOTHING);
         }
         if (y < drawn) {
           const index = (z - low) * mapped;
-          const colour = this.colours[index > 255 ? 255 : index | 0];
-          drawn = fill(pixels, width, height, c, y, drawn, dimmed(colour, shades[at]));
+          drawn = fill(c, y, drawn, dimmed(colours[index > last ? last : index | 0], shades[at]), at);
         }
       }
     }
@@ -140,12 +194,6 @@ export class Relief {
     shades.copyWithin(0, width, 2 * width);
     return shades;
   }
-}
-
-function fill(pixels, width, height, column, from, to, colour) {
-  const start = Math.max(0, Math.floor(from)), end = Math.min(height, to);
-  for (let y = start; y < end; y++) pixels[y * width + column] = colour;
-  return Math.min(to, start);
 }
 
 function dimmed(colour, shade) {

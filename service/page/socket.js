@@ -2,13 +2,34 @@
 
 const RETRY_MS = 1000;
 
+/** By this text the service knows the tab again, also after a reload. A tab that was made as a copy takes one of its own. */
+const session = {
+  text: sessionStorage.getItem("eclips-session") ?? randomText(),
+  keep(text) {
+    this.text = text;
+    sessionStorage.setItem("eclips-session", text);
+  },
+};
+session.keep(session.text);
+const tabs = new BroadcastChannel("eclips-session");
+tabs.onmessage = ({ data: { asks, taken } }) => {
+  if (asks === session.text) tabs.postMessage({ taken: asks });
+  if (taken === session.text && !session.settled) session.keep(randomText());
+};
+tabs.postMessage({ asks: session.text });
+setTimeout(() => (session.settled = true), RETRY_MS);
+
+function randomText() {
+  return Array.from(crypto.getRandomValues(new Uint32Array(4)), (word) => word.toString(36)).join("");
+}
+
 /** A call of `/api/v1`. Throws an Error whose message is the service's own `detail`. */
 export async function call(method, path, body) {
   let response;
   try {
     response = await fetch(`/api/v1${path}`, {
       method,
-      headers: body === undefined ? {} : { "Content-Type": "application/json" },
+      headers: { "Eclips-Session": session.text, ...(body === undefined ? {} : { "Content-Type": "application/json" }) },
       body: body === undefined ? undefined : JSON.stringify(body),
     });
   } catch {
@@ -109,7 +130,7 @@ export class LiveSocket {
   }
 }
 
-const ARRAYS = { uint16: Uint16Array, float32: Float32Array, uint8: Uint8Array };
+const ARRAYS = { uint16: Uint16Array, float32: Float32Array, float16: Uint16Array };
 
 /** `uint32 header length | JSON header | arrays`: the arrays become views into the message, nothing is copied. */
 export function decode(buffer) {
@@ -119,9 +140,31 @@ export function decode(buffer) {
   const layers = {};
   for (const { name, dtype, shape, offset, pixel_size_m } of header.layers) {
     const count = shape.reduce((product, side) => product * side, 1);
-    const data = new ARRAYS[dtype](buffer, start + offset, count);
-    const [height, width] = shape.slice(-2);
-    layers[name] = { data, width, height, count: shape.length === 3 ? shape[0] : 1, pixelSize: pixel_size_m };
+    const words = new ARRAYS[dtype](buffer, start + offset, count);
+    const [height, width] = shape.slice(-2), size = { width, height, pixelSize: pixel_size_m };
+    layers[name] = dtype === "float16" ? new Halves(words, size) : { ...size, data: words };
   }
   return { ...header, layers };
 }
+
+/** A layer sent in half precision: made into floats when somebody looks at it. */
+class Halves {
+  constructor(words, size) {
+    Object.assign(this, size, { words });
+  }
+
+  get data() {
+    if (!this.floats) {
+      this.floats = new Float32Array(this.words.length);
+      for (let i = 0; i < this.floats.length; i++) this.floats[i] = HALVES[this.words[i]];
+    }
+    return this.floats;
+  }
+}
+
+/** What each of the 65536 halves means (IEEE 754 binary16). */
+const HALVES = Float32Array.from({ length: 65536 }, (_, word) => {
+  const sign = word >> 15 ? -1 : 1, exponent = (word >> 10) & 31, fraction = (word & 1023) / 1024;
+  if (exponent === 31) return fraction ? NaN : sign * Infinity;
+  return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction) : 2 ** -14 * fraction);
+});

@@ -1,11 +1,12 @@
-// Temperature, pressure, flows, laser current and consistency residual on one time axis, with marks where things happened.
+// Temperature, pressure, flows, laser current, residual and step velocity on one time axis, with marks where things happened.
 
 import { $, typeScale } from "./dom.js";
 import { get } from "./socket.js";
 import { MOL_PER_S_PER_SCCM, ZERO_CELSIUS_K, digits, formula } from "./units.js";
 
-const REFRESH_MS = 2000;
+const REFRESH_MS = 2000, STEP_VELOCITY = "figures.step_velocity_m_per_s";
 const GAS_COLOURS = ["#8fc7a3", "#c58fc7", "#8f9fc7", "#c7b58f"];
+const MARK_COLOURS = { info: "#4a525d", warning: "#a67a2c" };
 const MARKED = new Set(["transition", "setpoint", "armed", "off", "alarm", "safe_state", "run_complete"]);
 
 export class Trends {
@@ -28,8 +29,10 @@ export class Trends {
 
   draw() {
     if (!this.data || !this.page.status || !window.Plotly) return;
-    const lanes = lanesOf(this.page.status.devices), traces = [], annotations = [];
+    const lanes = lanesOf(this.page.status.devices, this.data.channels), traces = [], annotations = [];
     const layout = emptyLayout(this.data, Number($("trends-span").value));
+    const { live } = this.page;
+    if (live?.replayed) layout.shapes.push(mark(live.frame.utc_ns, "#e3a73f", "solid"));
     lanes.forEach((lane, index) => {
       const axis = index ? `y${index + 1}` : "y", gap = 0.035;
       const low = 1 - (index + 1) / lanes.length + gap, high = 1 - index / lanes.length - gap / 2;
@@ -42,8 +45,8 @@ export class Trends {
   }
 }
 
-/** One lane a quantity; several gases share theirs. */
-function lanesOf(devices) {
+/** One lane a quantity; several gases share theirs, and steps have one where they are measured live. */
+function lanesOf(devices, channels) {
   const of = (kind) => Object.entries(devices).filter(([, device]) => device.kind === kind);
   const gases = of("mass_flow_controller").map(([name, device], index) => ({
     channel: `${name}.flow_mol_per_s`, colour: GAS_COLOURS[index % GAS_COLOURS.length], name: formula(device.gas ?? name),
@@ -56,8 +59,10 @@ function lanesOf(devices) {
     ...single("laser_heater", "current_a", "laser", "A", "#d9c36f"),
     ...single("pressure_gauge", "pressure_pa", "pressure", "Pa", "#6fb3d9"),
     ...(gases.length ? [{ title: "flow", unit: "sccm", lines: gases }] : []),
-    { title: "residual", unit: "× noise", lines: [
-      { channel: "figures.consistency_residual", colour: "#a8b2be", name: "", scale: (value) => value }] },
+    { title: "residual", unit: "× noise", lines: [["median", "#a8b2be"], ["low", "#5c6673"], ["high", "#5c6673"]].map(
+      ([name, colour]) => ({ channel: `figures.residual_${name}`, colour, name: name === "median" ? "" : name, scale: (value) => value })) },
+    ...(channels[STEP_VELOCITY]?.values.length ? [{ title: "steps", unit: "nm/s", lines: [
+      { channel: STEP_VELOCITY, colour: "#c9a3e0", name: "", scale: (value) => value * 1e9 }] }] : []),
   ];
 }
 
@@ -120,9 +125,11 @@ function emptyLayout(data, seconds) {
       range: [new Date(Math.max(now - seconds * 1000, Math.min(began, now - 30_000))), new Date(now)], fixedrange: true, gridcolor: "#1d2127", tickformat: "%H:%M:%S",
       nticks: 8, anchor: "free", position: 0,
     },
-    shapes: marks.map((event) => ({
-      type: "line", xref: "x", yref: "paper", x0: toDate(event.utc_ns), x1: toDate(event.utc_ns), y0: 0, y1: 1,
-      line: { width: 1, dash: "dot", color: event.severity === "info" ? "#4a525d" : event.severity === "warning" ? "#a67a2c" : "#c2474b" },
-    })),
+    shapes: marks.map((event) => mark(event.utc_ns, MARK_COLOURS[event.severity] ?? "#c2474b", "dot")),
   };
+}
+
+function mark(utcNs, color, dash) {
+  const at = toDate(utcNs);
+  return { type: "line", xref: "x", yref: "paper", x0: at, x1: at, y0: 0, y1: 1, line: { width: 1, dash, color } };
 }

@@ -10,22 +10,26 @@ from typing import Annotated, Any
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.live_message import live_message
+from service.live_message import Seen, height_follows, live_message, unseen
 from service.routes.shared import Wired
 
 router = APIRouter()
 
 STATUS_INTERVAL_S = 0.25
 WAIT_S = 1.0
+TOGETHER_S = 0.15
+"""So long a frame waits for its height: what is drawn together costs the browser half. Slow heights hold up nothing."""
 LayerName = Annotated[str, Field(max_length=80)]
 
 
 class Wish(BaseModel):
-    """One credit: what the page shows and how large."""
+    """One credit: what the page shows and how large; `only_new`: leave out what the last answer to it already had."""
 
     model_config = ConfigDict(extra="forbid")
     layers: list[LayerName] = Field(default_factory=lambda: ["segments", "height"], max_length=8)
     max_px: Annotated[int, Field(ge=16, le=4096)] = 512
+    segments_px: Annotated[int, Field(ge=16, le=4096)] | None = None
+    only_new: bool = False
 
 
 @router.websocket("/status")
@@ -56,30 +60,36 @@ async def _push_status(socket: WebSocket, wired: Wired) -> None:
             await socket.send_text(json.dumps({"kind": "event", **tree}))
         seen_events += fresh
         if wired.hub.connected:
-            await socket.send_text(json.dumps({"kind": "status", **wired.hub.status, **_models(wired)}))
+            await socket.send_text(json.dumps({"kind": "status", **wired.hub.status}))
         await asyncio.sleep(STATUS_INTERVAL_S)
-
-
-def _models(wired: Wired) -> dict[str, Any]:
-    workers = wired.hub.status.get("workers", [])
-    return {"models": {"active": workers[0].get("model") if workers else None}}
 
 
 async def _push_pictures(socket: WebSocket, wired: Wired, wishes: asyncio.Queue[Wish]) -> None:
     hub, sent = wired.hub, (-1, -1)
+    before: Wish | None = None
+    seen: Seen = (None, None)
 
     def is_new() -> bool:
         return hub.frame is not None and (hub.frame_count, hub.result_count) != sent
+
+    def has_height() -> bool:
+        return hub.result_count != sent[1]
 
     while True:
         wish = await wishes.get()
         while not await hub.wait(is_new, WAIT_S):
             continue
+        if hub.frame is not None and not has_height() and height_follows(hub.frame, hub.result):
+            await hub.wait(has_height, TOGETHER_S)
         if sent[0] >= 0:
             wired.metrics.live_skipped.inc(max(0, hub.frame_count - sent[0] - 1))
         sent = (hub.frame_count, hub.result_count)
-        assert hub.frame is not None
-        message = await asyncio.to_thread(live_message, hub.frame, hub.result, wish.layers, wish.max_px)
+        frame, result = hub.frame, hub.result
+        assert frame is not None
+        again = wish.only_new and wish == before
+        layers = unseen(wish.layers, frame, result, seen) if again else wish.layers
+        before, seen = wish, (frame, result)
+        message = await asyncio.to_thread(live_message, frame, result, layers, wish.max_px, wish.segments_px, hub.made)
         await socket.send_bytes(message)
         wired.metrics.live_sent.inc()
 

@@ -12,7 +12,7 @@ from acquisition.commands import StartRecipe
 from acquisition.errors import RequestRefused
 from service.auth import needs
 from service.routes.shared import Wired
-from service.routes.status import STATUS_DEADLINE_S
+from service.standing import ASKING_DEADLINE_S
 
 router = APIRouter(prefix="/recipe", tags=["recipe"])
 
@@ -22,7 +22,7 @@ _rehearsing = asyncio.Semaphore(1)
 @router.get("")
 def recipe(wired: Wired) -> Any:
     """The present or last recipe: state, step, time left, holds, and which commands are permitted."""
-    return wired.control.call("status", deadline_s=STATUS_DEADLINE_S)["recipe"]
+    return wired.control.call("status", deadline_s=ASKING_DEADLINE_S)["recipe"]
 
 
 @router.post("", status_code=201)

@@ -10,7 +10,7 @@ import numpy as np
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import FileResponse, Response
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from acquisition.errors import BadInput
 from acquisition.recording import RecordedRun, find_runs, verify
@@ -18,8 +18,7 @@ from acquisition.recording.manifest import MANIFEST, read_manifest
 from service.auth import needs
 from service.exports import Format, export_run
 from service.pictures import npy, png, shrink, side_by_side, tiff
-from service.routes.shared import Wired
-from service.tasks import Task
+from service.routes.shared import Wired, begun
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 
@@ -37,10 +36,12 @@ FILE: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-st
 
 
 class Export(BaseModel):
-    """`zip`: the run's folder as it is; `npz`: its heights as arrays; `tiff`: its heights as pages."""
+    """`zip`: the run's folder as it is; the others: its heights, or that of one `frame`. `ome-zarr` comes zipped; it
+    and `mp4` need the extra `exports`; `gsf`, `stl` and `ply` hold one height, the last unless `frame` says which."""
 
     model_config = ConfigDict(extra="forbid")
     format: Format = "zip"
+    frame: int | None = Field(None, ge=0)
 
 
 @router.get("")
@@ -91,18 +92,29 @@ def verify_run(wired: Wired, run_id: str, response: Response, prefer: Annotated[
     if "respond-async" not in prefer:
         return _verdict(path)
     response.status_code = 202
-    return _begun(wired.tasks.start("verify", run_id, lambda report, folder: _verdict(path)), response)
+    return begun(wired.tasks.start("verify", run_id, lambda report, folder: _verdict(path)), response)
 
 
 @router.post("/{run_id}/export", status_code=202, openapi_extra=needs("read"))
 def export(wired: Wired, run_id: str, wanted: Export, response: Response) -> dict[str, Any]:
-    """Make one file of a run: `zip` (the folder as it is), `npz` or `tiff` (the heights).
+    """Make one file of a run: `zip` (the folder as it is), or its heights for other programs, or those of one frame.
 
     Answers at once with a task, whose place is in `Location`; the file is under `/tasks/{id}/file` once it is done.
     """
     path = path_of(wired.settings.runs_folder, run_id)
-    task = wired.tasks.start("export", run_id, lambda report, folder: export_run(path, wanted.format, report, folder))
-    return _begun(task, response)
+    task = wired.tasks.start(
+        "export", run_id, lambda report, folder: export_run(path, wanted.format, report, folder, wanted.frame)
+    )
+    return begun(task, response)
+
+
+@router.post("/{run_id}:report", status_code=202, openapi_extra=needs("read"))
+def report(wired: Wired, run_id: str, response: Response) -> dict[str, Any]:
+    """Make the run's report, one HTML page that needs nothing else; a task as of `export`."""
+    from service.report import report_task  # with SciPy, which no page should wait for when the service starts
+
+    path = path_of(wired.settings.runs_folder, run_id)
+    return begun(wired.tasks.start("report", run_id, lambda told, folder: report_task(path, told, folder)), response)
 
 
 @router.get("/{run_id}/files")
@@ -139,11 +151,6 @@ def _verdict(path: Path) -> dict[str, Any]:
     return {"ok": found.ok, "findings": list(found.findings), "frames": found.frames, "heights": found.heights}
 
 
-def _begun(task: Task, response: Response) -> dict[str, Any]:
-    response.headers["Location"] = f"/api/v1/tasks/{task.id}"
-    return task.tree()
-
-
 def _tree_or_damage(path: Path) -> dict[str, Any]:
     """One damaged run must not hide the others."""
     try:
@@ -154,6 +161,7 @@ def _tree_or_damage(path: Path) -> dict[str, Any]:
             "shape": [0, 0, 0],
             "pixel_size_m": None,
             "model": "",
+            "models": [],
             "notes": "",
             "simulated": False,
             "thumbnail": None,
@@ -184,6 +192,7 @@ def _tree(path: Path) -> dict[str, Any]:
         "shape": manifest.shape,
         "pixel_size_m": manifest.pixel_size_m,
         "model": manifest.model,
+        "models": [{"name": use.name, "from_frame": use.from_frame} for use in manifest.models],
         "notes": manifest.notes,
         "simulated": manifest.simulated,
         "thumbnail": f"/api/v1/runs/{path.name}/heights/0" if manifest.heights else None,

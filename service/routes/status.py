@@ -5,39 +5,37 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
-from inference.registry import list_model_sets
 from service.auth import needs
 from service.pictures import COLORMAPS, colormap
 from service.routes.shared import Services, Wired
 
 router = APIRouter(tags=["status"])
 
-STATUS_DEADLINE_S = 2.0
 Span = Annotated[float, Query(gt=0, le=3600)]
 
 
 @router.get("/status")
-def status(wired: Wired) -> Any:
-    """The node's status at this moment. 503 when the node is silent."""
-    return wired.control.call("status", deadline_s=STATUS_DEADLINE_S)
+async def status(wired: Wired) -> Any:
+    """The node's status, never of before a command that was answered here. 503 when the node is silent."""
+    return Response(await wired.standing.encoded(), media_type="application/json")
 
 
 @router.get("/interlocks")
-def interlocks(wired: Wired) -> Any:
+async def interlocks(wired: Wired) -> Any:
     """The laser's permit, every condition of it, and how long it waits for a sign of life of an operator."""
-    return wired.control.call("status", deadline_s=STATUS_DEADLINE_S)["interlocks"]
+    return (await wired.standing.tree())["interlocks"]
 
 
 @router.get("/alarms")
-def alarms(wired: Wired) -> Any:
+async def alarms(wired: Wired) -> Any:
     """The alarms that stand, each with what to do."""
-    return wired.control.call("status", deadline_s=STATUS_DEADLINE_S)["alarms"]
+    return (await wired.standing.tree())["alarms"]
 
 
 @router.get("/ready")
-def ready(wired: Wired) -> dict[str, Any]:
+async def ready(wired: Wired) -> dict[str, Any]:
     """Whether frames can be turned into heights: a node that beats and a worker that asks."""
     workers = wired.hub.status.get("workers", []) if wired.hub.connected else []
     return {"ready": wired.hub.connected and bool(workers), "node": wired.hub.connected, "workers": len(workers)}
@@ -60,12 +58,6 @@ def trends(wired: Wired, seconds: Span = 900) -> dict[str, Any]:
 def events(wired: Wired, seconds: Span = 900) -> list[dict[str, Any]]:
     """What happened over the last `seconds`: transitions, faults, trips, setpoints; the oldest first."""
     return _events(wired, seconds)
-
-
-@router.get("/models")
-def models() -> list[dict[str, Any]]:
-    """The model sets that are installed, with what their cards say."""
-    return [card.tree() for card in list_model_sets()]
 
 
 @router.get("/colormaps")
