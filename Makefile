@@ -12,7 +12,9 @@ CONFIG ?=
 run: $(VENV)/installed
 	$(BIN)/eclips up $(if $(CONFIG),--config $(CONFIG))
 
-test: $(VENV)/installed-for-tests system-programs check
+test:
+	$(MAKE) -j2 $(VENV)/installed-for-tests system-programs
+	$(MAKE) check
 	$(MAKE) test-page
 	$(MAKE) test-rest
 
@@ -36,13 +38,13 @@ check: $(VENV)/installed-for-tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Chromium for the page, ImageJ under Xvfb for the recordings. Where they may not be installed, pytest names the tests
-# that it leaves out (or fails, where CI is set).
+# Chromium for the page, ImageJ under Xvfb for the recordings, Gwyddion for the exports. Where they may not be installed,
+# pytest names the tests that it leaves out (or fails, where CI is set).
 system-programs:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v chromium && command -v xvfb-run && \
-	  test -e /usr/share/java/ij.jar; } >/dev/null; then \
+	  command -v gwyddion && test -e /usr/share/java/ij.jar; } >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	    chromium imagej xvfb xauth procps >/dev/null; fi
+	    chromium gwyddion imagej xvfb xauth procps >/dev/null; fi
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -50,7 +52,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-for-tests: $(VENV)/installed
-	$(BIN)/pip install -q -c constraints.txt -e ".[test]"
+	$(BIN)/pip install -q --no-compile -c constraints.txt -e ".[test]"
 	touch $@
 
 clean:

@@ -40,11 +40,19 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
 
 
 @pytest.fixture(scope="session")
-def service_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The signed-in link of one live microscope that all browser tests share."""
+def live_microscope(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """One live microscope that all browser tests share; its settings lie beside the folder of its runs."""
     folder = tmp_path_factory.mktemp("page")
-    program = Program("up", "--config", str(write_settings(folder, 128)), runs=folder / "runs")
+    # Six frames a second, of as many electrons as usual: as fast as it can, it would take a core from the browser.
+    paced = write_settings(folder, 128, scan="dwell_time_s = 1e-5", microscope="dose = 608")
+    program = Program("up", "--config", str(paced), runs=folder / "runs")
     try:
-        yield program.link
+        yield program
     finally:
         program.close()
+
+
+@pytest.fixture(scope="session")
+def service_url(live_microscope: Program) -> str:
+    """Its signed-in link."""
+    return live_microscope.link

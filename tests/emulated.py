@@ -14,6 +14,7 @@ from hardware_drivers.upp import UppPyrometer
 
 TERMINALS = os.name == "posix"
 CURRENT = Limits(0.0, 1.5, "heater.current_limit_a")
+POWER = Limits(0.0, 26.0, "heater.power_limit_w")
 EMISSIVITY = Limits(0.02, 1.0, "pyrometer.emissivity_limits")
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import socket
-import threading
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +31,8 @@ def two_ports_in_a_row() -> int:
                 return port
 
 
-def write_lab_settings(
-    folder: Path, size_px: int = 32, *, kind: str = "emulated", pi_stage: bool = False, **tables: str
-) -> Path:
-    """A settings file for a whole lab on free ports; the stage is the microscope's, or one of PI.
-
-    With `kind` "real" the programs bring no emulators of their own.
-    """
+def write_lab_settings(folder: Path, size_px: int = 32, *, pi_stage: bool = False, **tables: str) -> Path:
+    """A settings file for a whole lab on free ports; the stage is the microscope's, or one of PI."""
     heater, pyrometer, gauge, bus, stage = (f'address = "socket://127.0.0.1:{port}"' for port in free_ports(5))
     microscope = f'kind = "sharksem"\naddress = "127.0.0.1:{two_ports_in_a_row()}"'
     gases = ", ".join(f'{{kind = "bronkhorst", gas = "{gas}", {bus}, node = {node}}}' for gas, node in GASES.items())
@@ -48,7 +41,7 @@ def write_lab_settings(
         folder,
         size_px,
         **{
-            "microscope": f'kind = "{kind}"\nscene = "flat"',
+            "microscope": 'kind = "emulated"\nscene = "flat"',
             "instruments": f"gases = [{gases}]",
             "instruments.detector": microscope,
             "instruments.stage": pi if pi_stage else microscope,
@@ -106,23 +99,6 @@ async def site(folder: Path, *, pi_stage: bool = False, **tables: str) -> AsyncI
         here = Site(lab, laboratory, heard)
         await laboratory.until(lambda: all(at.connected for at in laboratory.program.node.state.connections.values()))
         yield here
-
-
-@contextmanager
-def emulating(config: Path) -> Iterator[EmulatedLab]:
-    """The instruments of a settings file, in a thread of their own: for programs that look for them on their ports."""
-    loop = asyncio.new_event_loop()
-    running = threading.Thread(target=loop.run_forever, daemon=True)
-    running.start()
-    lab = wiring.emulated_instruments(load_settings(config), SystemClock())
-    asyncio.run_coroutine_threadsafe(lab.__aenter__(), loop).result(60)
-    try:
-        yield lab
-    finally:
-        asyncio.run_coroutine_threadsafe(lab.__aexit__(None, None, None), loop).result(60)
-        loop.call_soon_threadsafe(loop.stop)
-        running.join(10)
-        loop.close()
 
 
 async def _served(stack: AsyncExitStack, folder: Path, pi_stage: bool, tables: dict[str, str]) -> EmulatedLab:

@@ -142,6 +142,7 @@ class Laboratory:
     """The acquisition program with a simulated lab, and a worker if asked for, in this process: quick to start."""
 
     def __init__(self, config: Path, *, with_worker: bool = False) -> None:
+        self.config = config
         self.settings = load_settings(config)
         self.said: list[str] = []
         self.program = wiring.acquisition_program(self.settings, self.said.append)

@@ -11,7 +11,8 @@ from acquisition.clock import Instant, SystemClock
 from acquisition.frames import Exposure, Frame, JoinedValue, RunFinished, RunStarted
 from acquisition.recording import RecordedRun
 from acquisition.replay import ReplaySource
-from acquisition.run import Progress, RunMachine, RunPlan
+from acquisition.run import RunMachine
+from acquisition.run_plan import Progress, RunPlan
 from acquisition.stamping import REPLAY_CHANGES
 from recordings import finish, frame, header_changes, new_recorder, truth_m
 

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvicorn
-
 from programs import Laboratory, wait_until
 from service import wiring
 
@@ -36,12 +34,12 @@ def served(config: Path, *, with_worker: bool = False) -> Iterator[Served]:
     running.start()
     laboratory = Laboratory(config, with_worker=with_worker)
     asyncio.run_coroutine_threadsafe(laboratory.__aenter__(), loop).result(60)
-    server = uvicorn.Server(wiring.server_config(laboratory.settings, KEY))
+    server = wiring.server(laboratory.settings, KEY)
     serving = threading.Thread(target=server.run, daemon=True)
     serving.start()
     wait_until(lambda: server.started, lambda: "the service does not start")
     try:
-        yield Served(f"http://127.0.0.1:{laboratory.settings.serve.port}", laboratory)
+        yield Served(laboratory.settings.serve.address, laboratory)
     finally:
         server.should_exit = True
         serving.join(30)

@@ -20,7 +20,7 @@ from acquisition.endpoints import CurveKeys
 from acquisition.frames import Exposure, Frame, Result, ResultHeader
 from acquisition.instrument import Instrument, four_quadrant
 from acquisition.program import AcquisitionProgram
-from acquisition.run import RunPlan
+from acquisition.run_plan import RunPlan
 from acquisition.stamping import optics_of
 from inference.worker import Worker
 from programs import free_ports
@@ -189,12 +189,12 @@ class WorkerThread:
 
 class Follower:
     """An archive in this process: every frame in order. `told` counts those that came and those that it was told it
-    missed; `keys` are the `keep` latest, as (run, sequence)."""
+    missed; `keys` are the `keep` latest, as (run, sequence). `address` leads to the node by a detour."""
 
-    def __init__(self, node: Node, keep: int = 20_000) -> None:
+    def __init__(self, node: Node, keep: int = 20_000, address: str = "") -> None:
         self._closing = threading.Event()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._address = node.endpoints.data
+        self._address = address or node.endpoints.data
         self.keys: deque[tuple[str, int]] = deque(maxlen=keep)
         self.told = 0
         self.in_order = True

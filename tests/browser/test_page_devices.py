@@ -40,6 +40,39 @@ def test_the_heated_specimen_shows_on_the_thermometer_and_off_ends_it(page: Page
     expect(page.get_by_label("Heater now")).to_contain_text("off · 0 of 0 A")
 
 
+def test_constant_power_is_set_where_the_heater_lists_it(page: Page, api: httpx.Client) -> None:
+    limit = api.get("/devices/heater").json()["limits"]["power_w"]["high"]
+    page.get_by_label("What the heater is set by").select_option("W")
+    expect(page.get_by_label("Heater now")).to_contain_text(f"limit {limit:g} W")
+    page.get_by_label("Heater power in W").fill("2")
+    page.get_by_label("Heater", exact=True).get_by_role("button", name="Set").click()
+    expect(page.get_by_role("alertdialog")).to_contain_text("Set the laser to 2 W (now 0 W)?")
+    page.get_by_role("button", name="Confirm").click()
+    page.get_by_role("button", name="Arm", exact=True).click()
+    expect(page.get_by_label("Heater now")).to_contain_text("A · 2.00 W")
+    page.get_by_role("button", name="OFF", exact=True).click()
+    expect(page.get_by_label("Heater now")).to_contain_text("off · 0 of 0 A")
+
+
+def test_a_ramp_is_a_recipe_that_is_confirmed_and_off_ends_it(page: Page, api: httpx.Client) -> None:
+    page.get_by_label("Heater current in A").fill("0.6")
+    page.get_by_label("Rate of the ramp per second").fill("0")
+    page.get_by_role("button", name="Ramp", exact=True).click()
+    expect(page.get_by_label("Heater message")).to_have_text('"0" is not a rate above 0')
+    page.get_by_label("Rate of the ramp per second").fill("2")
+    page.get_by_role("button", name="Ramp", exact=True).click()
+    expect(page.get_by_role("alertdialog")).to_contain_text("Arm and ramp the laser to 0.6 A at 2 A/s")
+    expect(page.get_by_role("alertdialog")).to_contain_text("hold 30 min? Then laser and gas go to rest.")
+    assert api.get("/recipe").json()["state"] != "running"
+    page.get_by_role("button", name="Confirm").click()
+    expect(page.get_by_label("Heater now")).to_contain_text("emitting · 0.600 of 0.600 A")
+    expect(page.get_by_label("Recipe now")).to_contain_text("running, step 3 of 3: wait")
+    expect(page.get_by_role("button", name="Ramp", exact=True)).to_have_attribute("title", "a recipe is under way")
+    page.get_by_role("button", name="OFF", exact=True).click()
+    expect(page.get_by_label("Heater now")).to_contain_text("off · 0 of 0 A")
+    expect(page.get_by_label("Recipe now")).not_to_contain_text("running")
+
+
 def test_a_flow_is_given_in_sccm_and_composition_is_told(page: Page) -> None:
     page.get_by_label("Flow of hydrogen in sccm").fill("3")
     page.get_by_role("button", name="Set hydrogen").click()

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from picture import colours
 
 
+@pytest.fixture(scope="module")
+def compiled() -> None:
+    """Fusion's kernels, which a worker beside a microscope and a browser takes long to compile."""
+    subprocess.run([sys.executable, "-m", "inference.fusion.preparation"], check=True)
+
+
+@pytest.mark.usefixtures("compiled")
 def test_the_page_starts_a_run_that_fuses_and_shows_what_it_holds(page: Page) -> None:
     note = page.get_by_label("Share of pixels rejected")
     page.get_by_role("radio", name="Fused height").check(force=True)

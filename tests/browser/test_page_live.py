@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -40,6 +42,8 @@ def test_segments_say_their_electrons_and_saturation(page: Page) -> None:
     caption = page.get_by_role("button", name="Segment A")
     expect(caption).to_contain_text("e⁻")
     expect(caption).to_contain_text("sat 0.00 %")
+    expect(page.locator("#segments-note")).to_have_text(re.compile(r"histograms to [\d.]+ %"))
+    assert colours(page.locator("#segments .over").first) > 2
 
 
 def test_click_on_a_segment_makes_it_fill_the_pane(page: Page) -> None:
@@ -52,25 +56,43 @@ def test_click_on_a_segment_makes_it_fill_the_pane(page: Page) -> None:
 def test_probe_tells_height_slope_normal_and_counts(page: Page) -> None:
     page.locator("#height .over").hover()
     probe = page.get_by_label("Probe")
-    for quantity in ("height", "slope", "normal", "residual", "counts"):
+    for quantity in ("height", "slope", "normal", "residual", "sigma", "counts"):
         expect(probe).to_contain_text(quantity)
     expect(probe).to_contain_text("nm")
 
 
-def test_cursor_is_linked_across_the_images(page: Page) -> None:
+def test_cursor_is_linked_across_images_relief_and_profile(page: Page) -> None:
+    page.keyboard.press("p")
     page.keyboard.press("Space")
-    marks = page.locator("#normals .over")
-    without = fingerprint(marks)
+    marks = [page.locator(where) for where in ("#normals .over", "#trust .over", "#segments .over >> nth=0")]
+    marks += [page.locator("#relief-over"), page.locator("#profile")]
+    without = [fingerprint(mark) for mark in marks]
     page.locator("#height .over").hover()
-    assert fingerprint(marks) != without
+    assert all(fingerprint(mark) != before for mark, before in zip(marks, without, strict=True))
+    page.locator("#trends").hover()
+    assert [fingerprint(mark) for mark in marks] == without
+
+
+@pytest.mark.parametrize("pane", ["#profile", "#relief"])
+def test_the_pointer_on_profile_and_relief_is_a_place_in_the_images(page: Page, pane: str) -> None:
+    page.keyboard.press("p")
+    page.keyboard.press("Space")
+    image = page.locator("#normals .over")
+    without = fingerprint(image)
+    page.locator(pane).hover()
+    expect(page.get_by_label("Probe")).to_contain_text("height")
+    assert fingerprint(image) != without
 
 
 def test_bar_tells_dose_temperature_pressure_and_provider(page: Page) -> None:
-    expect(page.get_by_label("Dose")).to_contain_text("e/nm²")
+    dose = page.get_by_label("Dose")
+    expect(dose).to_contain_text("e/nm²")
+    before = dose.inner_text()
+    expect(dose).not_to_have_text(before)
     expect(page.get_by_label("Temperature", exact=True)).to_contain_text("°C")
     expect(page.get_by_label("Pressure", exact=True)).to_contain_text("Pa")
     expect(page.get_by_label("Inference provider")).to_have_text("CPU")
-    expect(page.get_by_label("Share of pixels rejected")).to_contain_text("% of pixels rejected")
+    expect(page.get_by_label("Share of pixels rejected")).to_contain_text("% rejected")
 
 
 def test_trends_are_drawn_on_one_time_axis(page: Page) -> None:

@@ -58,6 +58,30 @@ def test_stretch_widens_the_range_and_lock_holds_it(page: Page) -> None:
     assert float(high.input_value()) == wide
 
 
+def test_a_locked_range_stays_while_the_frames_go_on(page: Page) -> None:
+    high = page.get_by_label("Upper end of the colour range in nm")
+    page.get_by_role("checkbox", name="lock").check()
+    locked = high.input_value()
+    for _ in range(2):
+        note = page.locator("#segments-note").inner_text()
+        expect(page.locator("#segments-note")).not_to_have_text(note)
+        assert high.input_value() == locked
+
+
+def test_a_logarithmic_stretch_paints_map_relief_and_colour_bar_anew(page: Page) -> None:
+    page.keyboard.press("Space")
+    painted = [page.locator(where) for where in ("#height canvas >> nth=0", "#relief", "#height-bar")]
+    before = [fingerprint(one) for one in painted]
+    page.get_by_label("Stretch").select_option("log")
+    assert all(fingerprint(one) != was for one, was in zip(painted, before, strict=True))
+
+
+def test_the_profile_follows_the_frames(page: Page) -> None:
+    page.keyboard.press("p")
+    for where in ("#profile", "#kymograph"):
+        wait_for_change(page, page.locator(where), fingerprint(page.locator(where)))
+
+
 def test_a_range_that_is_typed_stays(page: Page) -> None:
     page.get_by_label("Lower end of the colour range in nm").fill("-10")
     page.get_by_label("Lower end of the colour range in nm").press("Enter")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
 OXIDATION = Path(__file__).parents[2] / "deploy" / "oxidation.toml"
 
@@ -19,7 +19,9 @@ def test_a_recipe_is_tried_then_runs_pauses_and_is_aborted(page: Page) -> None:
     expect(message).to_have_text("oxidation.toml: try it before you start it")
     page.get_by_role("button", name="Try").click()
     expect(message).to_have_text(re.compile(r"dry run finished after 02:1\d min"))
-    expect(page.get_by_role("img", name="Dry run of the recipe").locator(".scatterlayer .trace")).to_have_count(5)
+    dry_run = page.get_by_role("img", name="Dry run of the recipe")
+    expect(dry_run.locator(".scatterlayer .trace")).to_have_count(6)
+    expect(dry_run).to_contain_text("W")
     start.click()
     expect(now).to_have_text(re.compile(r"running, step 2 of 15: wait"))
     page.get_by_role("button", name="Pause").click()
@@ -34,7 +36,11 @@ def test_a_recipe_is_tried_then_runs_pauses_and_is_aborted(page: Page) -> None:
 
 def test_a_recipe_that_is_none_is_refused_where_it_was_opened(page: Page) -> None:
     page.get_by_label("Recipe now").click()
-    file = {"name": "soup.toml", "mimeType": "application/toml", "buffer": b'name = "soup"\n[[steps]]\nstir = 3\n'}
+    file: FilePayload = {
+        "name": "soup.toml",
+        "mimeType": "application/toml",
+        "buffer": b'name = "soup"\n[[steps]]\nstir = 3\n',
+    }
     page.get_by_label("Recipe file").set_input_files(file)
     page.get_by_role("button", name="Try").click()
     expect(page.get_by_label("Recipe message")).to_contain_text("step 1")

@@ -162,6 +162,8 @@ async def test_configuring_while_scanning_is_refused(detector: SegmentedDetector
         ScanRequest(width_px=40, height_px=-24),
         ScanRequest(width_px=1_000_000, height_px=24),
         ScanRequest(width_px=40, height_px=24, pixel_size_m=math.nan),
+        ScanRequest(width_px=40, height_px=24, pixel_size_m=1e-12),
+        ScanRequest(width_px=40, height_px=24, pixel_size_m=1e-3),
         ScanRequest(width_px=40, height_px=24, dwell_time_s=-1e-6),
     ],
 )

@@ -13,7 +13,7 @@ import claims
 import emulated
 from acquisition.devices import LaserHeater
 from acquisition.errors import DeviceFailed, LimitExceeded, RequestRefused
-from emulated import CURRENT
+from emulated import CURRENT, POWER
 from hardware_drivers.emulators.ostech import OsTechEmulator
 from hardware_drivers.simulated import SimulatedLaserHeater, World
 
@@ -30,7 +30,7 @@ class Rig:
 
 @asynccontextmanager
 async def simulated(world: World) -> AsyncIterator[Rig]:
-    yield rig_of(SimulatedLaserHeater("heater", world, CURRENT), world)
+    yield rig_of(SimulatedLaserHeater("heater", world, CURRENT, POWER), world)
 
 
 @asynccontextmanager

@@ -103,6 +103,49 @@ def test_nobody_there_is_said_within_the_deadline() -> None:
     context.destroy(linger=0)
 
 
+def answered_with_damage(times: int) -> tuple[int, str]:
+    """How often a command was sent, and what came of it, when so many answers to it are damaged on their way."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    server = context.socket(zmq.ROUTER)
+    port = server.bind_to_random_port("tcp://127.0.0.1")
+    keys = []
+
+    def serve() -> None:
+        while server.poll(2000):
+            sender, command = server.recv_multipart()
+            asked = wire.load_map(command)
+            keys.append(asked["idempotency_key"])
+            answer = wire.dump_map({"id": asked["id"], "status": "done", "value": "sound", "reason": "", "details": {}})
+            server.send_multipart([sender, answer[:-1] if len(keys) <= times else answer])
+            if len(keys) > times or len(keys) == 3:
+                return
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    client = ControlClient(context, f"tcp://127.0.0.1:{port}")
+    try:
+        outcome = str(client.call("echo", deadline_s=600))
+    except ComponentFailed as error:
+        outcome = str(error)
+    serving.join()
+    client.close()
+    server.close(0)
+    context.destroy(linger=0)
+    assert len(set(keys)) == 1, "what is sent again is done once"
+    return len(keys), outcome
+
+
+def test_a_damaged_answer_is_asked_for_again_at_once() -> None:
+    assert answered_with_damage(times=1) == (2, "sound")
+
+
+def test_an_answer_that_stays_damaged_is_told_long_before_the_deadline() -> None:
+    sent, outcome = answered_with_damage(times=3)
+    assert sent == 3
+    assert "3 answers of the acquisition node" in outcome
+    assert "to echo were damaged" in outcome
+
+
 def raw_command(**changes: object) -> bytes:
     command = {"id": "1", "name": "echo", "arguments": {}, "deadline_utc_ns": time.time_ns() + 10**10}
     return wire.dump_map({**command, "idempotency_key": "k", **changes})

@@ -38,7 +38,7 @@ def still(*positions_mm: bytes) -> Script:
 def stage(connection: Connection) -> Gcs2Stage:
     axes = {"x": PiAxis("1", BOX), "y": PiAxis("2", BOX)}
     stage = Gcs2Stage("stage", connection.address, VirtualClock(), axes)
-    stage._connection = connection
+    stage._controller._connection = connection
     return stage
 
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from acquisition import wire
 from acquisition.consumer import DataConsumer
 from acquisition.control import ControlClient, ControlServer
+from acquisition.credit import MAX_ABOUT, MAX_ABOUT_CHARACTERS
 from acquisition.endpoints import Endpoints
 from acquisition.errors import BadInput, ComponentFailed, RequestRefused
 from acquisition.frames import Frame, Result, ResultHeader
@@ -310,8 +311,8 @@ def test_a_result_with_a_wrong_value_is_taken_whole_or_rejected(
         {"lease_s": "long"},
         {"about": ["name"]},
         {"about": {"name": 7}},
-        {"about": {"name": "x" * 201}},
-        {"about": {str(number): "x" for number in range(9)}},
+        {"about": {"name": "x" * (MAX_ABOUT_CHARACTERS + 1)}},
+        {"about": {str(number): "x" for number in range(MAX_ABOUT + 1)}},
         {"kind": "gossip"},
         {"kind": {}},
     ],

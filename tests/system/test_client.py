@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from acquisition.errors import BadInput, ComponentFailed, LimitExceeded, RequestRefused
+from acquisition.errors import BadInput, ChangedMeanwhile, ComponentFailed, LimitExceeded, RequestRefused
 from acquisition.recording import RecordedRun
 from programs import write_settings
 from recordings import SHAPE, finish, frame, record
@@ -114,6 +114,16 @@ def test_trends_are_arrays_and_metrics_are_numbers(lab: Lab) -> None:
 def test_an_alarm_that_does_not_stand_cannot_be_acknowledged(lab: Lab) -> None:
     with pytest.raises(RequestRefused, match="no alarm"):
         lab.acknowledge("a?b #c")
+
+
+def test_a_setpoint_can_be_made_to_depend_on_what_was_seen(lab: Lab) -> None:
+    oxygen = lab.gas("oxygen")
+    seen = oxygen.state.tag
+    oxygen.set(flow_mol_per_s=1e-7, only_if=seen)
+    with pytest.raises(ChangedMeanwhile, match="nothing was sent") as stale:
+        oxygen.set(flow_mol_per_s=2e-7, only_if=seen)
+    assert [change.split(" UTC ")[1] for change in stale.value.changes] == ["flow_mol_per_s 1e-07"]
+    oxygen.set(flow_mol_per_s=0.0, only_if=stale.value.tag)
 
 
 # Recorded runs

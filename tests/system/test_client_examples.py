@@ -51,6 +51,7 @@ def assert_it_did_all_that_it_says(here: Served, folder: Path) -> None:
     height_m = tifffile.imread(folder / "height.tif")
     assert (height_m.shape, height_m.dtype) == ((SIDE_PX, SIDE_PX), np.float32)
     assert np.ptp(height_m) > 0
+    assert any(np.array_equal(height_m, newest.read_height(number)) for number in newest.sequences)
     with Image.open(folder / "height.png") as picture:
         assert picture.size == (SIDE_PX, SIDE_PX)
     with np.load(folder / "ramp.npz") as arrays:

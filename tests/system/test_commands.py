@@ -36,7 +36,7 @@ def test_simulated_runs_carry_truth_and_reprocess_prints_errors_against_it(spira
 
 def test_map_replaces_the_heights_with_better_ones_and_says_why_it_stopped(tmp_path: Path) -> None:
     run = tmp_path / "small"
-    assert eclips("simulate", "--frames", "1", "--size", "64", "--dose", "600", "--out", str(run)).returncode == 0
+    assert eclips("simulate", "--frames", "1", "--size", "32", "--dose", "600", "--out", str(run)).returncode == 0
     errors = {}
     for method in ("classical", "map"):
         done = eclips("reprocess", str(run), "--method", method, "--json")

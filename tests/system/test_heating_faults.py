@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -37,9 +37,20 @@ class StubbornLimit(OsTechEmulator):
         return 4000.0 if name == "LCL" else super()._value(name, parameter)
 
 
+def new_world() -> World:
+    return World("flat", four_quadrant(), SystemClock())
+
+
 @pytest.fixture
 def world() -> World:
-    return World("flat", four_quadrant(), SystemClock())
+    return new_world()
+
+
+async def side_by_side(put_to_the_test: Callable[[World, Fault], Awaitable[None]], faults: Iterable[Fault]) -> None:
+    """Each fault on a world of its own, as most of the time is spent waiting for answers that do not come."""
+    async with asyncio.TaskGroup() as together:
+        for fault in faults:
+            together.create_task(put_to_the_test(new_world(), fault), name=fault)
 
 
 @asynccontextmanager
@@ -65,8 +76,11 @@ def is_on(world: World) -> bool:
 # The laser
 
 
-@pytest.mark.parametrize("fault", DUMB)
-async def test_a_laser_that_answers_badly_is_told_in_time_and_stopped_all_the_same(world: World, fault: Fault) -> None:
+async def test_a_laser_that_answers_badly_is_told_in_time_and_stopped_all_the_same() -> None:
+    await side_by_side(is_told_and_stopped, DUMB)
+
+
+async def is_told_and_stopped(world: World, fault: Fault) -> None:
     async with heating(world) as (heater, line):
         line.fault = fault
         async with asyncio.timeout(READ_TIMEOUT_S):
@@ -164,10 +178,11 @@ async def test_no_start_follows_a_stop_that_was_asked_for_later(world: World) ->
 # The pyrometer
 
 
-@pytest.mark.parametrize("fault", [*DUMB, Fault.UNPLUGGED])
-async def test_a_pyrometer_that_answers_badly_fails_in_time_and_reads_again_when_it_is_back(
-    world: World, fault: Fault
-) -> None:
+async def test_a_pyrometer_that_answers_badly_fails_in_time_and_reads_again_when_it_is_back() -> None:
+    await side_by_side(fails_and_reads_again, [*DUMB, Fault.UNPLUGGED])
+
+
+async def fails_and_reads_again(world: World, fault: Fault) -> None:
     async with emulated.upp(UppEmulator(world), world.clock) as (pyrometer, line):
         async with pyrometer:
             line.fault = fault
@@ -237,8 +252,11 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("fault", [Fault.SILENCE, Fault.UNPLUGGED, Fault.NOT_READY])
-async def test_a_pyrometer_that_is_gone_takes_the_laser_off(world: World, fault: Fault) -> None:
+async def test_a_pyrometer_that_is_gone_takes_the_laser_off() -> None:
+    await side_by_side(takes_the_laser_off, [Fault.SILENCE, Fault.UNPLUGGED, Fault.NOT_READY])
+
+
+async def takes_the_laser_off(world: World, fault: Fault) -> None:
     async with watched(world) as (lab, _, line):
         line.fault = fault
         await until(lambda: not is_on(world))

@@ -71,3 +71,14 @@ def test_imagej_shows_heights_in_metres_with_the_pixel_size(run: RecordedRun, tm
     assert pixel_m == pytest.approx(5e-9, rel=1e-3)
     for sequence, line in zip(run.sequences, slices, strict=True):
         assert float(line[5]) == pytest.approx(run.read_height(sequence)[0, 0] * 1e9, rel=1e-4)
+
+
+def test_imagej_shows_exported_heights_as_a_movie_in_micrometres(run: RecordedRun, tmp_path: Path) -> None:
+    out = tmp_path / "heights.tif"
+    assert eclips("export", str(run.path), "--format", "tiff", "--out", str(out)).returncode == 0
+    head, *slices = in_imagej(out, tmp_path, 1e9)
+    assert head[1] == "3"
+    assert head[5] in ("µm", "micron")
+    assert float(head[3]) * 1e-9 == pytest.approx(0.005, rel=1e-9)
+    for sequence, line in zip(run.sequences, slices, strict=True):
+        assert float(line[5]) == pytest.approx(run.read_height(sequence)[0, 0] * 1e9, abs=1e-9)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from acquisition.clock import SystemClock
 from acquisition.recording import RecordedRun, repair
-from emulated_lab import emulating, write_lab_settings
-from hardware_drivers.simulated import World
+from emulated_lab import write_lab_settings
+from hardware_drivers.probing import probe
 from programs import Program, alive, wait_until
+from service import wiring
+from service.settings import load_settings
+
+SET = ("emission", "current_target_a", "flow_setpoint_mol_per_s")
+AT_REST = dict.fromkeys(SET, 0.0)
 
 
 @contextmanager
@@ -30,42 +37,54 @@ def heat(program: Program) -> None:
         wait_until(lambda: client.get("/ready").json()["ready"], lambda: "never ready")
         wait_until(lambda: device("hydrogen").get("flow_mol_per_s", {}).get("valid"), lambda: "no gas there")
         assert client.post("/devices/hydrogen/setpoints", json={"flow_mol_per_s": 7e-5}).status_code == 200
-        wait_until(lambda: (device("gauge")["pressure_pa"]["value"] or 0) > 2, lambda: "no pressure")
+        wait_until(lambda: (device("gauge").get("pressure_pa", {}).get("value") or 0) > 2, lambda: "no pressure")
         assert client.post("/devices/heater/setpoints", json={"current_a": 0.5}).status_code == 200
         assert client.post("/devices/heater:arm").status_code == 200
-        wait_until(lambda: device("heater")["emission"]["value"] == 1, lambda: "the laser never came on")
+        wait_until(lambda: device("heater").get("emission", {}).get("value") == 1, lambda: "the laser never came on")
 
 
-def is_at_rest(world: World) -> bool:
-    return not world.laser_emitting and world.laser_target_a == 0 and world.flow_mol_per_s("hydrogen") == 0
+def told_by_instruments(config: Path) -> dict[str, float]:
+    """By somebody who only asks, while no program is on their lines."""
+    lab = wiring.lab(load_settings(config), SystemClock())
+
+    async def ask() -> dict[str, float]:
+        answers = [await probe(lab.devices[name]) for name in ("heater", "hydrogen")]
+        return {name: reading.value for answer in answers for name, reading in answer.readings.items()}
+
+    told = asyncio.run(ask())
+    return {name: told[name] for name in SET}
 
 
-def test_lab_is_at_rest_before_a_killed_acquisition_program_is_started_again_and_afterwards(tmp_path: Path) -> None:
-    config = write_lab_settings(tmp_path, 64, kind="real")
-    with emulating(config) as lab, up(config) as program:
+def read_by_the_program(program: Program) -> dict[str, float]:
+    with program.client() as client:
+        devices = [client.get(f"/devices/{name}").json() for name in ("heater", "hydrogen")]
+    told = {name: reading for device in devices for name, reading in device["readings"].items()}
+    return {name: told.get(name, {}).get("value") for name in SET}
+
+
+def test_a_lab_is_at_rest_before_and_after_acquisition_is_started_again_and_when_all_is_killed(tmp_path: Path) -> None:
+    """Emulators outlive a killed `up` until then."""
+    config = write_lab_settings(tmp_path, 64)
+    with up(config) as program:
         heat(program)
         first = program.run_folder()
-        assert lab.world.laser_emitting
         os.kill(program.children()["acquire"], signal.SIGKILL)
         killed_at = len(program.lines)
         program.wait_for("acquire ended with status -9: starting it again", killed_at)
         program.wait_for("laser and gas were brought to rest and read back", killed_at)
-        assert is_at_rest(lab.world), "before the restart"
-        program.wait_for("^recording ", killed_at)
-        assert is_at_rest(lab.world), "after it: nothing resumes by itself"
+        assert told_by_instruments(config) == AT_REST, "before the restart"
+        second = Path(program.wait_for(r"^recording (.+)$", killed_at)[1])
+        wait_until(lambda: None not in read_by_the_program(program).values(), lambda: "devices never came back")
+        assert read_by_the_program(program) == AT_REST, "after it: nothing resumes by itself"
         repair(first)
         assert RecordedRun(first).manifest.status == "recovered"
-
-
-def test_emulators_outlive_a_killed_up_until_the_lab_is_at_rest(tmp_path: Path) -> None:
-    with up(write_lab_settings(tmp_path, 64)) as program:
         heat(program)
-        folder, children = program.run_folder(), program.children()
+        children = program.children()
         assert set(children) == {"acquire", "infer", "serve", "emulate"}
         program.process.kill()
         wait_until(lambda: not any(alive(pid) for pid in children.values()), lambda: f"still alive: {children}")
-    repair(folder)
-    run = RecordedRun(folder)
+    repair(second)
+    run = RecordedRun(second)
     assert any(sample.channel == "heater.emission" and sample.value == 1 for sample in run.states)
     safe = [event for event in run.events if event.name == "safe_state"]
     assert safe and safe[-1].details["unverified"] == []

@@ -12,13 +12,13 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 import zmq
 
 from acquisition.control import ControlClient
-from acquisition.devices import LaserHeater, MassFlowController, Pyrometer, Stage, StagePosition
-from acquisition.errors import LimitExceeded
+from acquisition.devices import ConstantPower, LaserHeater, MassFlowController, Pyrometer, Stage, StagePosition
+from acquisition.errors import BadInput, LimitExceeded, RequestRefused
 from emulated_lab import Site, matches, site
+from programs import Laboratory, write_settings
 from service import wiring
 
 KEY = "the-key-of-this-test"
@@ -53,7 +53,7 @@ SETPOINTS = [
 
 @pytest.mark.parametrize("pi_stage", [True, False], ids=["PI stage", "microscope's stage"])
 async def test_nothing_goes_over_the_wire_for_a_setpoint_beyond_its_limit(tmp_path: Path, pi_stage: bool) -> None:
-    async with site(tmp_path, pi_stage=pi_stage) as here, doors(here) as ways_in:
+    async with site(tmp_path, pi_stage=pi_stage) as here, doors(here.laboratory) as ways_in:
         before = orders(here)
         for setpoint in SETPOINTS:
             for ask in ways_in.values():
@@ -68,6 +68,32 @@ async def test_nothing_goes_over_the_wire_for_a_setpoint_beyond_its_limit(tmp_pa
             assert {device for device, count in orders(here).items() if count > before[device]} >= {setpoint.device}
 
 
+async def test_a_power_beyond_its_limit_is_refused_whole_whatever_door_it_comes_by(tmp_path: Path) -> None:
+    async with Laboratory(write_settings(tmp_path)) as laboratory, doors(laboratory) as ways_in:
+        heater = laboratory.program.node.lab.heater
+        assert heater is not None
+        for ask in ways_in.values():
+            with pytest.raises(LimitExceeded, match=r"limits\.heater_power_w.*nothing was sent"):
+                await ask("heater", {"power_w": 26.1})
+            assert (await heater.status()).current_target_a == 0.0
+            await ask("heater", {"power_w": 20.0})
+            assert (await heater.status()).current_target_a == pytest.approx(1.2)
+            await heater.off()
+
+
+async def test_a_laser_that_holds_no_power_says_so_and_hears_nothing(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        before = orders(here)
+        assert "power_w" not in here.laboratory.program.node.lab.limits["heater"]
+        with pytest.raises(RequestRefused, match="heater holds no power, only a current: set current_a"):
+            await here.laboratory.ask("set", device="heater", values={"power_w": 5.0})
+        with pytest.raises(BadInput, match=r"heater has no setpoint power_w; it has current_a"):
+            steps = [{"do": "set", "device": "heater", "power_w": 5.0}]
+            await here.laboratory.ask("recipe_start", recipe={"name": "power", "steps": steps})
+        await two_more_rounds(here)
+        assert orders(here) == before
+
+
 # The ways in
 
 
@@ -75,12 +101,12 @@ Ask = Callable[[str, dict[str, float]], Awaitable[None]]
 
 
 @asynccontextmanager
-async def doors(here: Site) -> AsyncIterator[dict[str, Ask]]:
-    settings = here.laboratory.settings
-    server = uvicorn.Server(wiring.server_config(settings, KEY))
+async def doors(laboratory: Laboratory) -> AsyncIterator[dict[str, Ask]]:
+    settings = laboratory.settings
+    server = wiring.server(settings, KEY)
     serving = threading.Thread(target=server.run, daemon=True)
     serving.start()
-    await here.laboratory.until(lambda: server.started)
+    await laboratory.until(lambda: server.started)
     base, headers = f"http://127.0.0.1:{settings.serve.port}/api/v1", {"Authorization": f"Bearer {KEY}"}
     async with httpx.AsyncClient(base_url=base, headers=headers, timeout=20) as client:
 
@@ -97,7 +123,7 @@ async def doors(here: Site) -> AsyncIterator[dict[str, Ask]]:
             await asyncio.to_thread(_call, settings.stream.endpoints.control, {"device": device, "values": values})
 
         async def at_driver(device: str, values: dict[str, float]) -> None:
-            await drive(here.laboratory.program.node.lab.devices[device], values)
+            await drive(laboratory.program.node.lab.devices[device], values)
 
         yield {"REST": over_rest, "control socket": over_control, "driver": at_driver}
     server.should_exit = True
@@ -119,6 +145,9 @@ async def drive(device: Any, values: dict[str, float]) -> None:
         case {"current_a": current_a}:
             heater: LaserHeater = device
             await heater.set_current(current_a)
+        case {"power_w": power_w}:
+            holding: ConstantPower = device
+            await holding.set_power(power_w)
         case {"emissivity": emissivity}:
             pyrometer: Pyrometer = device
             await pyrometer.set_emissivity(emissivity)

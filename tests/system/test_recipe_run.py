@@ -241,7 +241,7 @@ def test_the_command_rehearses_without_any_node_and_draws_only_then(tmp_path: Pa
 
 
 def test_the_command_without_a_node_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.commands.recipe.COMMAND_DEADLINE_S", 0.5)
+    monkeypatch.setattr("service.commands.shared.COMMAND_DEADLINE_S", 0.5)
     done = run_command(str(OXIDATION), "--config", str(write_settings(tmp_path)))
     assert isinstance(done.exception, ComponentFailed)
-    assert "did not answer recipe_start" in str(done.exception)
+    assert "did not answer control_hold" in str(done.exception)

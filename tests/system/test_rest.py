@@ -120,6 +120,26 @@ def test_what_is_not_possible_now_says_what_is(client: httpx.Client) -> None:
     assert answer.json()["permitted"] == ["start", "replay"]
 
 
+def test_a_run_scans_with_the_pixel_size_that_it_was_asked_for(client: httpx.Client) -> None:
+    to_idle(client)
+    asked = {"frames": 1, "pixel_size_m": 1.25e-9}
+    run_id = client.post("/run", json=asked).raise_for_status().json()["run_id"]
+    wait_until(lambda: client.get(f"/runs/{run_id}/frames").json(), lambda: "no frame")
+    assert client.get(f"/runs/{run_id}/frames").json()[0]["pixel_size_m"] == 1.25e-9
+    to_idle(client)
+
+
+@pytest.mark.parametrize(("pixel_size_m", "side"), [(1e-12, "low"), (1e-3, "high")])
+def test_a_pixel_size_beyond_the_detectors_is_refused_with_its_limit(
+    client: httpx.Client, pixel_size_m: float, side: str
+) -> None:
+    to_idle(client)
+    limit = client.get("/devices/detector").json()["limits"]["pixel_size_m"][side]
+    answer = client.post("/run", json={"pixel_size_m": pixel_size_m})
+    assert (answer.status_code, answer.json()["value"], answer.json()["limit"]) == (422, pixel_size_m, limit)
+    assert client.get("/status").json()["state"] == "idle"
+
+
 def test_a_run_is_started_listed_looked_at_and_verified(program: Program, client: httpx.Client) -> None:
     run_id = finished_run(client)
     listed = next(run for run in client.get("/runs").json() if run["run_id"] == run_id)
@@ -164,8 +184,24 @@ def test_unknown_fields_are_refused(client: httpx.Client) -> None:
 def test_stop_all_brings_everything_to_rest(client: httpx.Client) -> None:
     to_idle(client)
     client.post("/devices/oxygen/setpoints", json={"flow_mol_per_s": 1e-6}).raise_for_status()
-    client.post("/run", json={}).raise_for_status()
+    run_id = client.post("/run", json={}).raise_for_status().json()["run_id"]
     assert client.post("/safe-state").json() == {"unverified": []}
     wait_until(lambda: client.get("/status").json()["state"] == "idle", lambda: "still running")
+    listed = next(run for run in client.get("/runs").json() if run["run_id"] == run_id)
+    assert listed["reason"] == "cut short by the safe state: asked for"
     setpoint = lambda: client.get("/devices/oxygen").json()["readings"]["flow_setpoint_mol_per_s"]["value"]  # noqa: E731
     wait_until(lambda: setpoint() == 0, lambda: "gas still flows")
+
+
+def test_a_run_is_tracked_as_a_task_and_its_result_kept(client: httpx.Client) -> None:
+    run_id = finished_run(client)
+    wait_until(lambda: client.get(f"/runs/{run_id}").json()["heights"] == 4, lambda: "heights are missing")
+    assert client.get(f"/runs/{run_id}/track").status_code == 422
+    assert client.post(f"/runs/{run_id}:track", json={"reference": ["1,2"]}).status_code == 422
+    answer = client.post(f"/runs/{run_id}:track")
+    assert answer.status_code == 202
+    task = answer.json()["id"]
+    wait_until(lambda: client.get(f"/tasks/{task}").json()["state"] in ("done", "failed"), lambda: "never over")
+    assert client.get(f"/tasks/{task}").json()["result"]["frames"] == 4
+    found = client.get(f"/runs/{run_id}/track").json()
+    assert found["current"] and len(found["frames"]) == 4 and "--reference" in found["growth"]["refused"]

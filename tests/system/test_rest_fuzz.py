@@ -33,7 +33,7 @@ APP = create_app(load_settings(), KEY)
 SCHEMA = schemathesis.openapi.from_dict(APP.openapi())
 MOST_PX = 48
 REQUESTS = 200 if ROUNDS < 100 else 100 * ROUNDS
-NAMES = ("run_id", "sequence", "name", "alarm_id")
+NAMES = ("run_id", "sequence", "name", "alarm_id", "id")
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def kept_small(case: schemathesis.Case) -> None:
     """Frames of a size that a test machine simulates in no time."""
     if isinstance(case.body, dict):
         for side in ("width_px", "height_px"):
-            if isinstance(case.body.get(side), int) and case.body[side] > MOST_PX:
+            if isinstance(case.body.get(side), int | float) and case.body[side] > MOST_PX:
                 case.body[side] = MOST_PX
 
 

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from acquisition.errors import BadInput
-from programs import write_settings
+from programs import wait_until, write_settings
 from recordings import finish, record
 from service import exchanges
 from service.app import create_app
@@ -185,8 +185,9 @@ def test_what_a_key_had_opened_closes_when_it_is_revoked(here: Served, admin: ht
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.10.1", "::", "lab.example"])
 def test_an_address_where_keys_would_travel_unencrypted_is_refused(host: str) -> None:
-    with pytest.raises(BadInput, match=r"unencrypted.*ssh -L"):
+    with pytest.raises(BadInput, match=r"unencrypted.*serve\.certificate.*ssh -L.*trusted_network"):
         create_app(load_settings(None, {"serve": {"host": host}}), KEY)
+    create_app(load_settings(None, {"serve": {"host": host, "trusted_network": True}}), KEY)
 
 
 def test_a_damaged_file_of_keys_is_told_with_its_way_out(tmp_path: Path) -> None:
@@ -211,6 +212,7 @@ def test_every_change_that_is_open_to_lookers_is_one_that_harms_nothing() -> Non
         "post /recipe/dry-run",
         "post /runs/{run_id}/verify",
         "post /runs/{run_id}/export",
+        "post /runs/{run_id}:report",
     }
 
 
@@ -318,9 +320,47 @@ def test_a_request_sent_twice_with_one_key_is_carried_out_once(here: Served, adm
     refused(admin.post("/run", headers={"Idempotency-Key": "x" * 201}), 422)
 
 
+# Setpoints that somebody else changed
+
+
+def test_a_setpoint_for_a_device_that_changed_is_refused_with_what_changed(here: Served, admin: httpx.Client) -> None:
+    path, wanted = "/devices/oxygen", {"flow_mol_per_s": 1e-7}
+    known = {"If-Match": admin.get(path).headers["etag"]}
+    assert admin.get(path).headers["etag"] == known["If-Match"]
+    assert admin.post(f"{path}/setpoints", json=wanted, headers=known).status_code == 200
+    admin.post(f"{path}:off").raise_for_status()
+    answer = admin.post(f"{path}/setpoints", json={"flow_mol_per_s": 2e-7}, headers=known)
+    told = refused(answer, 412)
+    assert "nothing was sent" in told.detail
+    assert told.changes is not None
+    assert [change.split(" UTC ")[1] for change in told.changes] == ["flow_mol_per_s 1e-07", "off"]
+    assert admin.get(path).headers["etag"] == answer.headers["etag"]
+    again = {"If-Match": f'"other", {answer.headers["etag"]}'}
+    assert admin.post(f"{path}/setpoints", json=wanted, headers=again).status_code == 200
+    for passing in ({}, {"If-Match": "*"}):
+        assert admin.post(f"{path}/setpoints", json=wanted, headers=passing).status_code == 200
+
+
+def test_stop_all_counts_as_a_change_of_laser_and_gas(admin: httpx.Client) -> None:
+    known = {name: admin.get(f"/devices/{name}").headers["etag"] for name in ("heater", "oxygen", "stage")}
+    admin.post("/safe-state").raise_for_status()
+    body, only_if = {"current_a": 0.0}, {"If-Match": known["heater"]}
+    told = refused(admin.post("/devices/heater/setpoints", json=body, headers=only_if), 412)
+    assert told.changes is not None and "safe state" in told.changes[-1]
+    assert admin.get("/devices/oxygen").headers["etag"] != known["oxygen"]
+    assert admin.get("/devices/stage").headers["etag"] == known["stage"]
+
+
+def test_a_tag_of_another_start_or_device_never_matches(admin: httpx.Client) -> None:
+    for wrong in ('"cafe-0"', "nonsense", 'W/"x"', "", '"a",' * 30):
+        answer = admin.post("/devices/oxygen/setpoints", json={"flow_mol_per_s": 0.0}, headers={"If-Match": wrong})
+        assert answer.status_code == (422 if wrong.count(",") > 20 else 412), answer.text
+
+
 def test_an_answer_that_has_not_changed_is_not_sent_again(here: Served, admin: httpx.Client) -> None:
     listed = admin.get("/runs")
     again = admin.get("/runs", headers={"If-None-Match": listed.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
-    assert admin.get("/status").headers["etag"] != admin.get("/status").headers["etag"]
+    told = admin.get("/status").headers["etag"]
+    wait_until(lambda: admin.get("/status").headers["etag"] != told, lambda: "a status that never changes")
     assert "etag" not in admin.get("/runs/nowhere").headers

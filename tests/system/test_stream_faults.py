@@ -262,3 +262,47 @@ async def test_a_client_without_the_right_key_is_told_so_and_the_node_goes_on(tm
         client.close()
         worker.close()
     context.destroy(linger=0)
+
+
+async def test_a_key_that_is_added_or_taken_away_counts_without_a_restart(tmp_path: Path) -> None:
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    for name in ("node", "friend"):
+        zmq.auth.create_certificates(tmp_path, name)
+    friend = CurveKeys(tmp_path / "friend.key_secret", tmp_path / "node.key")
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    async with Node(tmp_path / "runs", keys=CurveKeys(tmp_path / "node.key_secret", allowed)) as node:
+        await node.start(Numbered(pace_s=0.02))
+        client = ControlClient(context, node.endpoints.control, friend)
+        consumer = DataConsumer(context, node.endpoints.data, friend)
+
+        def answers() -> bool:
+            """Node gives frames and carries out commands (True), or neither (False)."""
+            while True:
+                frame = consumer.ask("frames", timeout_s=0.5)
+                try:
+                    client.call("status", deadline_s=0.5)
+                except ComponentFailed:
+                    commands = False
+                else:
+                    commands = True
+                if commands == (frame is not None):
+                    return commands
+
+        assert not await asyncio.to_thread(answers)
+        for change in ("added", "taken away", "added again", "spoilt"):
+            match change:
+                case "added" | "added again":
+                    (allowed / "friend.key").write_bytes((tmp_path / "friend.key").read_bytes())
+                case "taken away":
+                    (allowed / "friend.key").unlink()
+                case "spoilt":
+                    (allowed / "friend.key").write_text("half a k")
+            for _ in range(100):
+                if await asyncio.to_thread(answers) == change.startswith("added"):
+                    break
+            else:
+                pytest.fail(f"that the key was {change} had no effect")
+        client.close()
+        consumer.close()
+    context.destroy(linger=0)

@@ -21,7 +21,7 @@ from service.benchmarks.stream_peers import LATEST, OURS, P4P, RAW, WAYS, Job
 
 SHAPE = (4, 64, 64)
 STREAM = stream.Plan(
-    SHAPE, (4, 16, 16), (4, 16, 16), rounds=1, frames=40, small_frames=40, paced=6, paced_peers=4, soak=60
+    SHAPE, (4, 16, 16), (4, 16, 16), rounds=1, frames=40, small_frames=40, paced=6, paced_peers=4, soak=60, replayed=4
 )
 RECORDER = recorder.Plan(SHAPE, rounds=2, frames=6, kills=1)
 
@@ -47,7 +47,13 @@ def printed(report: Report) -> str:
 
 def test_the_stream_is_measured_against_all_that_are_installed(streamed: Report) -> None:
     rows, text = streamed.rows, printed(streamed)
-    for name in ("throughput_vs_raw_pyzmq", "latency_p99_ms", "lost_frames", "memory_growth_pct"):
+    for name in (
+        "throughput_vs_raw_pyzmq",
+        "latency_p99_ms",
+        "lost_frames",
+        "memory_growth_pct",
+        "replay_pacing_p99_ms",
+    ):
         row = rows[name]
         assert isinstance(row, Measured) and row.conditions
     assert isinstance(rows["throughput_vs_p4p"], Measured if importlib.util.find_spec("p4p") else NotMeasured)
@@ -63,7 +69,7 @@ def test_no_frame_is_lost_doubled_or_changed_in_mode_every(streamed: Report) -> 
 def test_a_peer_that_is_not_installed_is_left_out_with_the_way_out(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "Pair", lambda: nullcontext(pair))
     monkeypatch.setattr(stream, "missing", lambda way: "" if way in (OURS, LATEST, RAW) else WAYS[way].needs)
-    report = stream.measure(quick=True, plan=stream.Plan(SHAPE, SHAPE, SHAPE, 1, 10, 10, 4, 4, 0))
+    report = stream.measure(quick=True, plan=stream.Plan(SHAPE, SHAPE, SHAPE, 1, 10, 10, 4, 4, 0, 2))
     row = report.rows["throughput_vs_p4p"]
     assert isinstance(row, NotMeasured) and "needs p4p: install eclips-live with the extra `bench`" in row.reason
     assert isinstance(report.rows["throughput_vs_raw_pyzmq"], Measured) and P4P not in printed(report)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from acquisition.errors import BadInput
+from acquisition.errors import BadInput, ComponentFailed
 from service.benchmarks import runner
+from service.benchmarks.answers import answer_table, status_times_s
 from service.benchmarks.measured import Measured, Report
 from service.benchmarks.runner import BENCHMARKS, JUDGES, ROWS_FILE, run_benchmark, table_row
 from service.benchmarks.surfaces import made_surfaces, real_surfaces, tiled
@@ -125,3 +127,16 @@ def test_real_maps_are_levelled_and_get_square_pixels(tmp_path: Path) -> None:
     assert surface.instrument.scan.pixel_size_m == pytest.approx(10e-9)
     assert np.ptp(surface.heights_m, axis=0).max() < 5e-9 < np.ptp(surface.heights_m)
     assert real_surfaces(None) == []
+
+
+def test_how_soon_the_service_answers_is_told_beside_the_rows() -> None:
+    for slow_s, verdict in ((0.001, "yes"), (0.1, "no")):
+        table = answer_table(np.array([0.001] * 190 + [slow_s] * 10), "here")
+        told = {row: cells for row, *cells in zip(*(column.cells for column in table.columns), strict=True)}
+        assert told["status_p99"] == [f"{1e3 * slow_s:.3g}", "ms", "20", verdict]
+        assert told["status_p50"][0] == "1"
+
+
+def test_programs_that_end_before_they_give_a_height_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ComponentFailed, match="before they gave a height"):
+        status_times_s(["replay", str(tmp_path / "nowhere")], "http://127.0.0.1:1", tmp_path / "key", os.environ, 1)

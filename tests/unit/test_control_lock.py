@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from acquisition.control_lock import LEASE_S, ControlLock
 from acquisition.errors import RequestRefused
-from service.control_lock import LEASE_S, ControlLock
 
 
 class Seconds:
@@ -24,7 +24,7 @@ def seconds() -> Seconds:
 
 @pytest.fixture
 def lock(seconds: Seconds) -> ControlLock:
-    return ControlLock(seconds)
+    return ControlLock("by asking", seconds)
 
 
 def test_everybody_may_drive_while_nobody_has_control(lock: ControlLock) -> None:

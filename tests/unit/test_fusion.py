@@ -14,7 +14,7 @@ from acquisition.instrument import Instrument
 from inference.accuracy import normals
 from inference.calibration import calibrate
 from inference.fused_pipeline import FusedPipeline
-from inference.fusion import Fused, Fusion
+from inference.fusion.estimator import Fused, Fusion
 from inference.fusion.resampling import resample
 from inference.pipeline import Pipeline
 from service.benchmarks.fusion import FRAMES, PIXEL_M, Scene, film

@@ -43,11 +43,9 @@ class Watch:
 
 def new_lab() -> Lab:
     flows = {gas: Limits(0.0, 1e-4, gas) for gas in ("hydrogen", "oxygen")}
-    axis = Limits(-1e-3, 1e-3, "stage")
+    current, power, axis = Limits(0, 1.5, "heater"), Limits(0, 26, "power"), Limits(-1e-3, 1e-3, "stage")
     clock = SystemClock()
-    return simulated_lab(
-        LabSpec(four_quadrant(), clock, "flat", 1, None, 64, 64, Limits(0, 1.5, "heater"), flows, axis)
-    )
+    return simulated_lab(LabSpec(four_quadrant(), clock, "flat", 1, None, 64, 64, current, power, flows, axis))
 
 
 @asynccontextmanager

@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acquisition.errors import BadInput
+from inference.metrology.levelling import levelled
 from inference.training.frames import (
     MARGIN_PX,
     SUBPIXELS,
     group_key,
     sample_key,
 )
-from inference.training.height_maps import fine_map, levelled, read_levelled_map
+from inference.training.height_maps import fine_map, read_levelled_map
 from inference.training.held_out import (
     DOSES,
     QUICK_DOSES,

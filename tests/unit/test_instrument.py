@@ -24,6 +24,12 @@ def test_any_changed_number_changes_the_hash() -> None:
     assert four_quadrant().with_scan(working_distance_m=8.01e-3).calibration_hash != four_quadrant().calibration_hash
 
 
+def test_pixels_that_are_not_square_keep_their_shape_at_another_size() -> None:
+    oblong = parse_instrument(changed(("scan", "pixel_size_y_m"), 10e-9), "test")
+    assert oblong.with_scan(pixel_size_m=1e-9).scan.pixel_size_y_m == pytest.approx(2e-9)
+    assert four_quadrant().with_scan(pixel_size_m=1e-9).scan.pixel_size_y_m is None
+
+
 def changed(path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
     tree: Any = copy.deepcopy(tomllib.loads(four_quadrant().to_toml()))
     node = tree

@@ -21,7 +21,7 @@ from inference.refinement.reconstruction import MapReconstruction
 
 FINER = 3
 MARGIN_PX = 16
-SIZE = 40
+SIZE = 28
 
 
 def instrument_with(**parts: dict[str, Any]) -> Instrument:

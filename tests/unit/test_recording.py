@@ -15,8 +15,12 @@ from acquisition.instrument import four_quadrant
 from acquisition.recording import RecordedRun, Recorder, repair, verify
 from acquisition.recording.disk import check_disk_space
 from acquisition.recording.heights import put_heights_in_order, replace_heights
+from acquisition.recording.journal import encode_line, scan_journal
+from acquisition.recording.manifest import read_manifest
 from acquisition.recording.tiff_series import TiffSeries
+from inference.reprocess import reprocess
 from recordings import finish, frame, record, result, run_started
+from streams import QuickPipeline
 
 
 def test_frames_truth_and_heights_come_back_bit_for_bit(tmp_path: Path) -> None:
@@ -56,17 +60,57 @@ def test_first_result_of_a_frame_wins(tmp_path: Path) -> None:
     finish(recorder)
 
 
+def test_a_height_that_comes_when_its_run_is_closed_is_refused_with_the_reason(tmp_path: Path) -> None:
+    recorder = record(tmp_path / "run", 2, [0])
+    recorder.close("incomplete", "aborted")
+    assert "is closed" in recorder.write_result(result(1))
+    assert list(RecordedRun(tmp_path / "run").heights) == [0]
+
+
 def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
     finish(record(tmp_path / "run", 2, [0, 1]))
     run = RecordedRun(tmp_path / "run")
-    with (tmp_path / "run" / "frames-0000.tif").open("r+b") as file:
-        file.seek(run.frames[1].place.offsets[2] + 5)
-        byte = file.read(1)[0]
-        file.seek(-1, 1)
-        file.write(bytes([byte ^ 4]))
+    flip(tmp_path / "run" / "frames-0000.tif", run.frames[1].place.offsets[2] + 5)
     assert any("frame 1" in finding for finding in verify(tmp_path / "run").findings)
     with pytest.raises(BadInput, match="damaged"):
         run.read_frame(1)
+
+
+def test_a_flipped_bit_in_the_truth_is_found_and_harms_no_frame(tmp_path: Path) -> None:
+    finish(record(tmp_path / "run", 3, [0, 1, 2]))
+    place = RecordedRun(tmp_path / "run").frames[1].truth
+    assert place is not None and verify(tmp_path / "run").ok
+    flip(tmp_path / "run" / place.file, place.offsets[0] + 5)
+    run = RecordedRun(tmp_path / "run")
+    assert verify(run.path).findings == (
+        "truth of frame 1: truth-0000.tif does not hold what the journal says of them; reconstruction does not need it",
+    )
+    with pytest.raises(BadInput, match=r"the truth of frame 1 .* is damaged"):
+        run.read_truth(1)
+    np.testing.assert_array_equal(run.read_frame(1).images, frame(1).images)
+    np.testing.assert_array_equal(run.read_truth(2), 2)
+    done = reprocess(run.path, QuickPipeline(), lambda *_: None)
+    assert (done.frames, sorted(done.accuracy)) == (3, [0, 2])
+
+
+def test_a_truth_without_checksum_is_read_as_earlier_versions_kept_it(tmp_path: Path) -> None:
+    finish(record(tmp_path / "run", 1, [0]))
+    journal = tmp_path / "run" / "journal.jsonl"
+    lines = scan_journal(journal).lines
+    earlier = [{name: value for name, value in line.items() if name != "truth_xxh3"} for line in lines]
+    assert earlier != lines
+    journal.write_bytes(b"".join(map(encode_line, earlier)))
+    np.testing.assert_array_equal(RecordedRun(tmp_path / "run").read_truth(0), 0)
+    assert verify(tmp_path / "run").ok
+
+
+def flip(file: Path, position: int) -> None:
+    """One bit of the byte there."""
+    with file.open("r+b") as opened:
+        opened.seek(position)
+        byte = opened.read(1)[0]
+        opened.seek(-1, 1)
+        opened.write(bytes([byte ^ 4]))
 
 
 def test_a_flipped_bit_in_the_journal_is_found(tmp_path: Path) -> None:
@@ -86,13 +130,13 @@ def test_a_torn_tail_is_cut_and_the_rest_stays(tmp_path: Path, cut_bytes: int) -
     shutil.copytree(tmp_path / "run", torn)
     finish(recorder)
     journal = torn / "journal.jsonl"
-    whole = RecordedRun(torn)
+    place = RecordedRun(torn).frames[4].place
     last = next(line for line in journal.read_bytes().splitlines(True)[::-1] if b'"kind":"frame"' in line)
     end = journal.read_bytes().index(last) + len(last)
     with journal.open("r+b") as file:
         file.truncate(end - min(cut_bytes, len(last) - 1))
     with (torn / "frames-0000.tif").open("r+b") as file:
-        file.truncate(whole.frames[4].place.offsets[2] + 100)
+        file.truncate(place.offsets[2] + 100)
     after = repair(torn)
     assert after.frames == 4
     assert RecordedRun(torn).manifest.status == "recovered"
@@ -151,3 +195,22 @@ def test_a_height_of_another_size_than_its_run_is_refused_and_the_right_one_stil
     assert recorder.write_result(whole) == ""
     finish(recorder)
     assert verify(tmp_path / "run").ok
+
+
+def test_each_model_set_is_listed_with_the_frame_from_which_it_was_used(tmp_path: Path) -> None:
+    """Heights come in any order while a run goes on; what is told of a whole run goes by its frames."""
+    recorder = record(tmp_path / "run", 6, [])
+    for sequence, model in (
+        (0, "classical"),
+        (2, "classical"),
+        (3, "unet"),
+        (1, "classical"),
+        (5, "classical"),
+        (4, "unet"),
+    ):
+        recorder.write_result(result(sequence, model))
+    finish(recorder)
+    put_heights_in_order(tmp_path / "run")
+    manifest = read_manifest(tmp_path / "run")
+    assert [(use.name, use.from_frame) for use in manifest.models] == [("classical", 0), ("unet", 3), ("classical", 5)]
+    assert manifest.model == "classical"

@@ -190,7 +190,6 @@ def test_a_broken_page_chain_costs_no_frame(run: Path) -> None:
 
 
 def test_a_run_that_is_being_recorded_is_not_touched(tmp_path: Path) -> None:
-    pytest.importorskip("fcntl")
     recorder = record(tmp_path / "run", 2, [0, 1])
     for touch in (repair, put_heights_in_order):
         with pytest.raises(BadInput, match="is being written by another program"):

@@ -20,6 +20,7 @@ def test_it_opens_with_all_that_was_recorded() -> None:
     run = RecordedRun(KEPT)
     assert (run.manifest.status, run.manifest.frames, run.manifest.heights) == ("complete", 3, 3)
     assert run.manifest.digest == DIGEST
+    assert (run.manifest.model, run.manifest.models) == ("classical", ())
     assert run.started().shape == (4, 8, 12)
     assert [sample.value for sample in run.states] == [1e-3] * 3
     assert [type(event) for event in run.events] == [Event]

@@ -13,7 +13,8 @@ from acquisition.clock import SystemClock, VirtualClock
 from acquisition.errors import BadInput, RequestRefused
 from acquisition.recording import RecordedRun, Recorder, verify
 from acquisition.replay import ReplaySource
-from acquisition.run import RunMachine, RunPlan
+from acquisition.run import RunMachine
+from acquisition.run_plan import RunPlan
 from acquisition.stamping import REPLAY_CHANGES
 from recordings import header_changes
 from replayed import TIMES_S, Ports, assert_same, numbers, played, record_again, source_run

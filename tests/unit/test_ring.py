@@ -67,6 +67,17 @@ def test_old_runs_are_filled_in_only_when_nothing_newer_waits() -> None:
     assert keys == [("run", 0), ("old", 4), ("old", 5)]
 
 
+def test_a_skipped_frame_is_read_back_from_the_recording_only_once_it_has_left_the_ring() -> None:
+    ring, read = Ring(2), []
+    for sequence in range(3):
+        ring.add(("run", sequence), b"about", [bytes([sequence])])
+    work = WorkBoard(ring)
+    work.add_backfill(Backfill("run", b"about", deque([0, 1]), lambda sequence: read.append(sequence) or [b"read"]))
+    handed = {entry.key[1]: entry.parts for _ in range(3) if (entry := work.next(0, LEASE_NS))}
+    assert handed == {2: [b"\2"], 0: [b"read"], 1: [b"\1"]}
+    assert read == [0]
+
+
 def test_a_dropped_run_leaves_no_work_behind() -> None:
     work = board(2)
     work.add_backfill(Backfill("run", b"about", deque([0]), lambda _: [b"x"]))

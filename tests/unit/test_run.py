@@ -17,7 +17,8 @@ from acquisition.errors import DeviceFailed, RequestRefused
 from acquisition.frames import Exposure, Frame, JoinedValue, RunFinished, RunStarted
 from acquisition.instrument import Instrument, four_quadrant
 from acquisition.recording import RecordedRun
-from acquisition.run import Progress, RunMachine, RunPlan
+from acquisition.run import RunMachine
+from acquisition.run_plan import Progress, RunPlan
 from acquisition.stamping import optics_of
 
 IMAGES = np.ones((4, 16, 16), np.uint16)
@@ -148,6 +149,18 @@ async def test_a_run_can_be_aborted_while_arming(tmp_path: Path) -> None:
     assert machine.state == "idle"
 
 
+async def test_a_run_that_arms_is_called_off_when_its_source_is_brought_to_rest(tmp_path: Path) -> None:
+    machine, _ = rig(tmp_path)
+    source = Source(1, "hang while arming")
+    starting = asyncio.create_task(machine.start(plan(source)))
+    await until(lambda: machine.state == "armed")
+    machine.cut_short(Source(), "of another source")
+    machine.cut_short(source, "asked for")
+    with pytest.raises(RequestRefused, match="aborted while arming"):
+        await starting
+    assert machine.state == "idle"
+
+
 @pytest.mark.parametrize("then", ["fail to configure", "fail to arm"])
 async def test_what_fails_while_arming_leaves_the_machine_idle_and_no_folder(tmp_path: Path, then: str) -> None:
     machine, _ = rig(tmp_path)
@@ -171,6 +184,32 @@ async def test_a_silent_detector_ends_in_fault_until_reset(tmp_path: Path) -> No
     machine.reset()
     assert machine.state == "idle"
     assert ports.over[0][1] is False
+
+
+@pytest.mark.parametrize(("then", "whole"), [("end", True), ("fail", False)])
+async def test_a_run_whose_source_is_brought_to_rest_says_so(tmp_path: Path, then: str, whole: bool) -> None:
+    machine, ports = rig(tmp_path)
+    source = Source(2, then)
+    await machine.start(plan(source, frames=10))
+    machine.cut_short(source, "permit lost")
+    machine.cut_short(source, "again")
+    await machine.wait()
+    ended, found_whole = ports.over[0]
+    assert ended.startswith("cut short by the safe state: permit lost") and found_whole is whole
+    assert whole or "went silent" in ended
+
+
+async def test_only_what_ends_a_run_is_told_as_its_end(tmp_path: Path) -> None:
+    machine, ports = rig(tmp_path)
+    other, source = Source(), Source(3)
+    machine.cut_short(source, "before the run")
+    await machine.start(plan(source, frames=3))
+    machine.cut_short(other, "of another source")
+    machine.cut_short(source, "too late")
+    await machine.wait()
+    await machine.start(plan(Source(1)))
+    await machine.wait()
+    assert ports.over == [("all frames were taken", True), ("the source has ended", True)]
 
 
 async def test_a_failing_recorder_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,16 @@ from hardware_drivers.simulated import (
 
 SCCM = 7.436e-7
 PIXEL_M = (5e-9, 5e-9)
-NAMED_SCENES = ("cu2o-spiral", "step-bunches", "crossed-steps", "oxide-islands", "grating", "flat")
+NAMED_SCENES = (
+    "cu2o-spiral",
+    "first-spirals",
+    "cu2o-crystal",
+    "step-bunches",
+    "crossed-steps",
+    "oxide-islands",
+    "grating",
+    "flat",
+)
 
 
 def make_world(scene: str = "flat", seed: int = 1, dose: float | None = None) -> World:

@@ -18,7 +18,7 @@ from hardware_drivers.simulated.detector import SimulatedExposure
 from hardware_drivers.simulated.truth import Truth
 from inference.forward_model import expected_electrons
 
-CURRENT = Limits(0.0, 1.5, "limits.heater_current_a")
+CURRENT, POWER = Limits(0.0, 1.5, "limits.heater_current_a"), Limits(0.0, 26.0, "limits.heater_power_w")
 PIXEL_M = 5e-9
 
 
@@ -29,7 +29,7 @@ def make_world(scene: str = "flat", dose: float | None = None, effects: Effects 
 
 @asynccontextmanager
 async def heating(world: World) -> AsyncIterator[SimulatedLaserHeater]:
-    async with SimulatedLaserHeater("heater", world, CURRENT) as heater:
+    async with SimulatedLaserHeater("heater", world, CURRENT, POWER) as heater:
         yield heater
 
 
@@ -158,3 +158,20 @@ async def test_true_electrons_follow_the_charge_and_not_the_noise() -> None:
     plain = expected_electrons(truth_of(fresh).surface_m, four_quadrant(), 5000.0)[..., 16:-16, 16:-16]
     np.testing.assert_allclose(truth_of(fresh).electrons, plain, rtol=1e-6)
     np.testing.assert_allclose(truth_of(again).electrons, 0.7 * plain, rtol=1e-6)
+
+
+async def test_finer_pixels_show_the_same_surface() -> None:
+    """A region of a quarter of the field, at a quarter of the pixels' width: every fourth row and column is there."""
+    world = make_world("grating")
+    truths = []
+    async with SimulatedDetector("detector", world, Limits(8, 8192, "detector.size_limit_px")) as detector:
+        for size, pixel_m in ((65, 4 * PIXEL_M), (65, PIXEL_M)):
+            instrument = await detector.configure(ScanRequest(size, size, pixel_m, 1e-9))
+            await detector.arm()
+            truths += [exposure.truth_m async for exposure in detector.exposures(1)]
+            assert instrument.scan.pixel_size_m == pixel_m
+    overview, region = truths
+    assert overview is not None
+    assert region is not None
+    assert np.ptp(region[::4, ::4] - overview[24:41, 24:41]) < 2e-10  # each is levelled by itself
+    assert np.ptp(region) > 10e-9

@@ -1,0 +1,92 @@
+"""A simulated frame and what a probe made of the same surface: labels that lie on the surface, where they can."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import recordings
+from acquisition.errors import BadInput
+from acquisition.frames import Frame, checksum
+from acquisition.instrument import four_quadrant
+from inference.forward_model import expected_counts
+from inference.metrology.height_map import HeightMap
+from inference.metrology.labels import Labels, correct, label, load_labels, save_labels
+from inference.metrology.probe import touched
+from inference.pipeline import Pipeline
+from probed import PIXEL_M, grains, probed, true_places
+
+TIP_M, SHARP_M = 30e-9, 10e-9
+SIDE = 96
+PIXELS = (PIXEL_M, PIXEL_M)
+
+
+@pytest.fixture(scope="module")
+def seen() -> Frame:
+    instrument = four_quadrant().with_scan(pixel_size_m=PIXEL_M)
+    counts = expected_counts(grains(SIDE), instrument, 20_000.0)
+    images = np.clip(np.rint(counts), 0, 65535).astype(np.uint16)
+    header = replace(recordings.frame(0).header, shape=images.shape, xxh3=checksum(images))
+    return Frame(header, images)
+
+
+@pytest.fixture(scope="module")
+def labels(seen: Frame) -> Labels:
+    instrument = four_quadrant().with_scan(pixel_size_m=PIXEL_M)
+    height_m = Pipeline("classical").reconstruct(seen, instrument).height_m.astype(float)
+    afm = probed(grains(SIDE), TIP_M)
+    return label(seen, HeightMap(height_m, PIXEL_M, PIXEL_M), afm, instrument, "of the map", TIP_M)
+
+
+def test_the_frame_is_found_on_the_map_within_a_third_of_a_pixel(labels: Labels) -> None:
+    afm = probed(grains(SIDE), TIP_M)
+    like = HeightMap(labels.height_m, PIXEL_M, PIXEL_M)
+    rows, columns = (a - b for a, b in zip(labels.placement.places(like, afm), true_places(SIDE, afm), strict=True))
+    off_px = np.hypot(rows, columns) * afm.pixel_size_m / PIXEL_M
+    assert np.sqrt(np.mean(off_px**2)) < 0.3
+
+
+def test_labels_are_the_true_slopes_and_tip_correction_is_why(labels: Labels) -> None:
+    known = labels.mask[:, 1:] & labels.mask[:, :-1]
+    true, blunt = (np.diff(map_m, axis=1) / PIXEL_M for map_m in (grains(SIDE), touched(grains(SIDE), PIXELS, TIP_M)))
+    left, before = (float(np.sqrt(np.mean((p - true)[where] ** 2))) for p, where in ((labels.p, known), (blunt, ...)))
+    assert labels.mask.mean() > 0.3
+    assert left < 0.6 * before
+
+
+def test_what_no_tip_reaches_is_masked_even_where_the_frame_agrees() -> None:
+    groove = np.where(np.abs(np.arange(128) - 64) < 4, -30e-9, 0.0)
+    blunt = HeightMap(touched(grains(128) + groove, PIXELS, SHARP_M), *PIXELS)
+    mask = correct(blunt, blunt, SHARP_M).mask[10:-10]
+    assert mask[:, 62:67].mean() < 0.1 < 0.4 < mask.mean()
+
+
+def test_borders_are_masked_and_masked_labels_are_zero(labels: Labels) -> None:
+    assert not labels.mask[:4].any() and not labels.mask[:, -4:].any()
+    assert not labels.height_m[~labels.mask].any()
+    assert not labels.p[~(labels.mask[:, 1:] & labels.mask[:, :-1])].any()
+
+
+def test_labels_come_back_as_they_were_written(labels: Labels, tmp_path: Path) -> None:
+    save_labels(labels, tmp_path / "labels.npz")
+    back = load_labels(tmp_path / "labels.npz")
+    np.testing.assert_array_equal(back.height_m, labels.height_m)
+    np.testing.assert_array_equal(back.images, labels.images)
+    np.testing.assert_array_equal(back.q, labels.q)
+    assert back.hashes == labels.hashes and back.tip_radius_m == TIP_M and back.tip_stated
+    np.testing.assert_array_equal(back.placement.matrix_sigma, labels.placement.matrix_sigma)
+
+
+def test_a_file_of_something_else_is_told_with_the_way_out(tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", height_m=np.zeros((4, 4)))
+    with pytest.raises(BadInput, match=r"other.npz holds no labels.*`eclips label`"):
+        load_labels(tmp_path / "other.npz")
+
+
+def test_a_map_of_another_place_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"do not fit each other|can be labelled"):
+        strange = np.random.default_rng(0).normal(0, 1e-9, (96, 96))
+        correct(HeightMap(grains(SIDE), PIXEL_M, PIXEL_M), HeightMap(strange, PIXEL_M, PIXEL_M), TIP_M)
