@@ -1,5 +1,6 @@
 // A recipe: opened from a file, tried on the simulated lab, started, followed, held up and aborted.
 
+import { plotly } from "./charts.js";
 import { $, attempt, permit, setText, typeScale } from "./dom.js";
 import { post } from "./socket.js";
 import { MOL_PER_S_PER_SCCM, ZERO_CELSIUS_K, duration } from "./units.js";
@@ -42,7 +43,7 @@ export class RecipeCard {
     return attempt(this.line, async () => {
       const timeline = await post("/recipe/dry-run", { text: this.text });
       $("recipe-plot").hidden = false;
-      draw($("recipe-plot"), timeline);
+      draw(await plotly, $("recipe-plot"), timeline);
       return timeline;
     }, ({ state, reason, duration_s: seconds, timeouts }) =>
       `dry run ${state} after ${duration(seconds)} min${reason ? `: ${reason}` : ""}${timeouts.length ? `; ${timeouts.join("; ")}` : ""}`);
@@ -65,7 +66,7 @@ export class RecipeCard {
 }
 
 /** What the dry run did, one lane a quantity, with the marks of the recipe. */
-function draw(place, { channels, events }) {
+function draw({ react }, place, { channels, events }) {
   const lanes = LANES.map((lane) => ({ ...lane, names: Object.keys(channels).filter((name) => name.endsWith(lane.ending)) }))
     .filter((lane) => lane.names.length);
   const k = typeScale(), axis = { fixedrange: true, zeroline: false, color: "#7f8894" };
@@ -87,5 +88,5 @@ function draw(place, { channels, events }) {
       hovertemplate: `%{x:.1f} s  %{y:.4~g} ${lane.title}<extra>${name}</extra>`,
     }));
   });
-  window.Plotly.react(place, traces, layout, { displayModeBar: false });
+  react(place, traces, layout, { displayModeBar: false });
 }

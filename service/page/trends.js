@@ -1,6 +1,7 @@
 // Temperature, pressure, flows, laser current, residual and step velocity on one time axis, with marks where things happened.
 
-import { $, typeScale } from "./dom.js";
+import { plotly } from "./charts.js";
+import { $, setText, typeScale } from "./dom.js";
 import { get } from "./socket.js";
 import { MOL_PER_S_PER_SCCM, ZERO_CELSIUS_K, digits, formula } from "./units.js";
 
@@ -16,6 +17,10 @@ export class Trends {
     new ResizeObserver(() => this.draw()).observe($("trends"));
     setInterval(() => document.hidden || this.refresh(), REFRESH_MS);
     this.refresh();
+    plotly.then((found) => {
+      this.plotly = found;
+      this.draw();
+    }, (error) => setText($("trends"), error.message));
   }
 
   async refresh() {
@@ -28,7 +33,7 @@ export class Trends {
   }
 
   draw() {
-    if (!this.data || !this.page.status || !window.Plotly) return;
+    if (!this.data || !this.page.status || !this.plotly) return;
     const lanes = lanesOf(this.page.status.devices, this.data.channels), traces = [], annotations = [];
     const layout = emptyLayout(this.data, Number($("trends-span").value));
     const { live } = this.page;
@@ -41,7 +46,7 @@ export class Trends {
       annotations.push(label(lane, this.data, (low + high) / 2));
     });
     const { clientWidth: width, clientHeight: height } = $("trends");
-    window.Plotly.react($("trends"), traces, { ...layout, width, height, annotations }, { displayModeBar: false, responsive: false });
+    this.plotly.react($("trends"), traces, { ...layout, width, height, annotations }, { displayModeBar: false, responsive: false });
   }
 }
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -53,32 +53,43 @@ def api(service_url: str) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def desk(browser: Browser) -> BrowserContext:
+    """Where all pages are opened: with one cache, so that the browser reads what is large once."""
+    return browser.new_context(viewport={"width": 1280, "height": 800})
+
+
 @pytest.fixture
-def page(browser: Browser, service_url: str, api: httpx.Client) -> Iterator[Page]:
-    """The page, signed in, with an unrecorded run going on. Fails for errors in the console and outside requests."""
+def page(desk: BrowserContext, service_url: str, api: httpx.Client, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """The page, signed in, with an unrecorded run going on, and without charts unless the test is marked `charts`.
+    Fails for errors in the console and outside requests."""
     _run_live(api)
     heard, origin = Heard(), urlsplit(service_url).netloc
 
-    def only_own_origin(route: Route) -> None:
-        if urlsplit(route.request.url).netloc == origin:
-            route.continue_()
-        else:
-            heard.outside.append(route.request.url)
-            route.abort()
+    def only_own_origin(sent: Request) -> None:
+        asked = urlsplit(sent.url)
+        if asked.scheme in ("http", "https") and asked.netloc != origin:
+            heard.outside.append(sent.url)
 
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    context.route(lambda url: urlsplit(url).scheme in ("http", "https"), only_own_origin)
-    opened = context.new_page()
+    opened = desk.new_page()
     opened.set_default_timeout(PATIENCE_MS)
     expect.set_options(timeout=PATIENCE_MS)
+    # Listened to, not held: a browser whose requests are held keeps no cache.
+    opened.on("request", only_own_origin)
     opened.on("pageerror", lambda error: heard.errors.append(str(error)))
     # The browser itself logs each request that the service refused; those refusals are what some tests are about.
     opened.on("console", lambda m: heard.errors.append(m.text) if m.type == "error" and REFUSAL not in m.text else None)
+    if not request.node.get_closest_marker("charts"):
+        line = desk.new_cdp_session(opened)
+        line.send("Network.enable")
+        line.send("Network.setBlockedURLs", {"urls": ["*/plotly.min.js"]})
     opened.goto(service_url)
     expect(opened.get_by_label("Frame age")).to_contain_text("LIVE")
     expect(opened.get_by_label("Exaggeration of height").first).to_contain_text("z ×")
     yield opened
-    context.close()
+    opened.evaluate("localStorage.clear()")
+    opened.close()
+    desk.clear_cookies()
     assert heard.outside == [], "the page asked for something outside the service"
     assert heard.errors == []
 

@@ -26,7 +26,8 @@ def wait_for_change(page: Page, canvas: Locator, before: str) -> None:
 
 
 def drag(page: Page, canvas: Locator, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """Press, move and let go; positions as shares of the element's box."""
+    """Press, move and let go; positions as shares of the element's box, once that stands still."""
+    canvas.hover()
     box = canvas.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + start[0] * box["width"], box["y"] + start[1] * box["height"])

@@ -95,6 +95,12 @@ def test_bar_tells_dose_temperature_pressure_and_provider(page: Page) -> None:
     expect(page.get_by_label("Share of pixels rejected")).to_contain_text("% rejected")
 
 
+def test_without_charts_the_rest_of_the_page_goes_on_and_says_so(page: Page) -> None:
+    expect(page.locator("#trends")).to_have_text("the charts could not be loaded: reload the page")
+    expect(page.get_by_label("Frame age")).to_contain_text("LIVE")
+
+
+@pytest.mark.charts
 def test_trends_are_drawn_on_one_time_axis(page: Page) -> None:
     expect(page.locator("#trends .js-plotly-plot, #trends.js-plotly-plot")).to_be_visible()
     for quantity in ("temperature", "pressure", "flow", "laser", "residual"):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import FilePayload, Page, expect
 
 OXIDATION = Path(__file__).parents[2] / "deploy" / "oxidation.toml"
 
 
+@pytest.mark.charts
 def test_a_recipe_is_tried_then_runs_pauses_and_is_aborted(page: Page) -> None:
     now, message = page.get_by_label("Recipe now"), page.get_by_label("Recipe message")
     now.click()
