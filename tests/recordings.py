@@ -21,7 +21,7 @@ from acquisition.frames import (
     checksum,
 )
 from acquisition.instrument import four_quadrant
-from acquisition.recording import Recorder
+from acquisition.recording import RecordedRun, Recorder
 
 SHAPE = (4, 24, 32)
 OPTICS = Optics(5e-9, 8e-3, 1e4, 1e-6, 0.0, "calibration")
@@ -72,7 +72,19 @@ def record(folder: Path, frames: int, heights: list[int], acknowledged: list[int
     return recorder
 
 
-def finish(recorder: Recorder) -> None:
+def end_of_frames(recorder: Recorder) -> None:
+    """Heights may still come."""
     n = recorder.frames
     recorder.finish_frames(RunFinished("run", "test", 0, 0, 0, n, n - 1, "asked", recorder.digest))
+
+
+def finish(recorder: Recorder) -> None:
+    end_of_frames(recorder)
     recorder.close("complete")
+
+
+def assert_frames_are_whole(run: Path, last: int) -> None:
+    recorded = RecordedRun(run)
+    for sequence in range(last + 1):
+        np.testing.assert_array_equal(recorded.read_frame(sequence).images, frame(sequence).images)
+        np.testing.assert_array_equal(recorded.read_truth(sequence), truth_m(sequence))

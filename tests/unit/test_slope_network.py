@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,9 +25,8 @@ from inference.registry import CALIBRATION, SLOTS, find_model_set
 from inference.session import OnnxSession
 from inference.training.batches import TURNS, Examples, batch_of, examples, turned
 from inference.training.frames import Conditions, sample_stream
-from inference.training.nets import train_and_install
 from inference.training.rehearsal import Rehearsal
-from inference.training.run import Recipe, Run, train
+from inference.training.run import Recipe, Run, logged, train
 from inference.training.slopes import GIVEN, SlopeLesson, coverage
 from inference.training.surface_errors import rms_angle
 
@@ -156,7 +154,7 @@ def test_the_hardest_examples_are_rehearsed_once() -> None:
     assert len(rehearsal) == 0
 
 
-def test_a_run_that_was_stopped_goes_on_and_becomes_part_of_a_set(tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     done: list[int] = []
 
     def progress(samples: int, most: int) -> None:
@@ -164,24 +162,24 @@ def test_a_run_that_was_stopped_goes_on_and_becomes_part_of_a_set(tmp_path: Path
 
     train(SlopeLesson(), tmp_path / "run", TINY, 0, progress, 0.0)
     assert done == [16]
-    train_and_install("slopes", tmp_path / "run", TINY, tmp_path / "models", "tiny", 0, progress, math.inf)
+    train(SlopeLesson(), tmp_path / "run", TINY, 0, progress)
     assert done[1:] == [32, 48, 64]
-    card = find_model_set("tiny", tmp_path / "models")
-    part = card.parts["slopes"]
-    assert part.figures["samples"] == 64 and part.figures["error_vs_classical"] > 0 and part.hours > 0
-    assert "--samples 64" in part.command
-    assert card.parts["integrate"] == find_model_set("classical").parts["integrate"]
+    last = logged(tmp_path / "run")[-1]
+    assert last["samples"] == 64 and last["error_vs_classical"] > 0 and last["hours"] > 0
     assert (tmp_path / "run" / "progress.png").stat().st_size > 1000
     with pytest.raises(BadInput, match="width = 8"):
         train(SlopeLesson(), tmp_path / "run", replace(TINY, width=16), 0, lambda samples, most: None)
 
 
-def test_a_minute_of_training_is_better_than_classical(tmp_path: Path) -> None:
+def test_a_minute_of_training_is_better_than_classical_and_becomes_part_of_a_set(tmp_path: Path) -> None:
     arguments = ["train", "slopes", "--quick", "--out", str(tmp_path / "models"), "--state", str(tmp_path / "run")]
     subprocess.run([sys.executable, "-m", "service.cli", *arguments], check=True, timeout=600)
-    figures = find_model_set("unet", tmp_path / "models").parts["slopes"].figures
-    assert figures["error_vs_classical"] < 0.8
-    assert 0.5 < figures["within_sigma"] < 0.85
+    card = find_model_set("unet", tmp_path / "models")
+    part = card.parts["slopes"]
+    assert part.figures["error_vs_classical"] < 0.8
+    assert 0.5 < part.figures["within_sigma"] < 0.85
+    assert f"--samples {part.figures['samples']:.0f}" in part.command and part.hours > 0
+    assert card.parts["integrate"] == find_model_set("classical").parts["integrate"]
 
 
 def test_the_network_is_small_enough_to_ship() -> None:
