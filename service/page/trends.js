@@ -7,6 +7,7 @@ import { MOL_PER_S_PER_SCCM, ZERO_CELSIUS_K, digits, formula } from "./units.js"
 
 const REFRESH_MS = 2000, STEP_VELOCITY = "figures.step_velocity_m_per_s";
 const GAS_COLOURS = ["#8fc7a3", "#c58fc7", "#8f9fc7", "#c7b58f"];
+const BAND_COLOUR = "#5c6673";
 const MARK_COLOURS = { info: "#4a525d", warning: "#a67a2c" };
 const MARKED = new Set(["transition", "setpoint", "armed", "off", "alarm", "safe_state", "run_complete"]);
 
@@ -64,8 +65,8 @@ function lanesOf(devices, channels) {
     ...single("laser_heater", "current_a", "laser", "A", "#d9c36f"),
     ...single("pressure_gauge", "pressure_pa", "pressure", "Pa", "#6fb3d9"),
     ...(gases.length ? [{ title: "flow", unit: "sccm", lines: gases }] : []),
-    { title: "residual", unit: "× noise", lines: [["median", "#a8b2be"], ["low", "#5c6673"], ["high", "#5c6673"]].map(
-      ([name, colour]) => ({ channel: `figures.residual_${name}`, colour, name: name === "median" ? "" : name, scale: (value) => value })) },
+    { title: "residual", unit: "× noise", lines: [["median", "#a8b2be"], ["low", BAND_COLOUR], ["high", BAND_COLOUR]].map(
+      ([name, colour]) => ({ channel: `figures.residual_${name}`, colour, name: "", edge: name !== "median", scale: (value) => value })) },
     ...(channels[STEP_VELOCITY]?.values.length ? [{ title: "steps", unit: "nm/s", lines: [
       { channel: STEP_VELOCITY, colour: "#c9a3e0", name: "", scale: (value) => value * 1e9 }] }] : []),
   ];
@@ -106,13 +107,13 @@ function trace(line, channel, axis) {
 }
 
 function label(lane, data, middle) {
-  const values = lane.lines.map((line) => {
-    const text = `${line.name} ${digits(last(data, line))}`.trim();
-    return `<span style="color:${line.colour}">${text}</span>`;
-  });
+  const told = ({ colour }, text) => `<span style="color:${colour}">${text.trim()}</span>`;
+  const values = lane.lines.filter(({ edge }) => !edge).map((line) => told(line, `${line.name} ${digits(last(data, line))}`));
+  const edges = lane.lines.filter(({ edge }) => edge);
+  const band = edges.length ? `<br>${told(edges[0], `band ${edges.map((line) => digits(last(data, line))).join(" to ")}`)}` : "";
   return {
     xref: "paper", yref: "paper", x: 1.005, y: middle, xanchor: "left", yanchor: "middle", showarrow: false, align: "left",
-    text: `${lane.title} ${values.join(" ")} ${lane.unit}`, font: { size: 10 * typeScale(), color: "#7f8894" },
+    text: `${lane.title} ${values.join(" ")} ${lane.unit}${band}`, font: { size: 10 * typeScale(), color: "#7f8894" },
   };
 }
 
