@@ -14,12 +14,11 @@ run: $(VENV)/installed
 
 test:
 	$(MAKE) -j2 $(VENV)/installed-for-tests system-programs
-	$(MAKE) check
-	$(MAKE) test-page
+	$(MAKE) -j2 check test-page
 	$(MAKE) test-rest
 
-# One thread for each of those side by side, and none that spins while it waits. The page comes alone: a browser and a
-# microscope want the cores to themselves, and the browser's driver a process.
+# One thread for each of those side by side, and none that spins while it waits. The page comes before the rest: a browser
+# and a microscope want a core for themselves, and the browser's driver a process.
 test-page test-rest: export OMP_NUM_THREADS = 1
 test-page test-rest: export OMP_WAIT_POLICY = PASSIVE
 
