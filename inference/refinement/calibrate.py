@@ -44,9 +44,10 @@ def calibrate(
 
     Derivatives: of the geometry by automatic differentiation through the twin's detector, of the surface by the exact
     law of a pixel that nothing occludes; the counts themselves always by all of BSESM, so the solution has occlusion
-    and second scattering in it. Standard errors: the inverse of the Fisher information plus the prior's, the
-    information lowered by the reduced chi squared where that exceeds 1. Raises `BadInput` without views, for an
-    instrument without radii and for a sample that isn't found in its frame.
+    and second scattering in it. What walls send on takes long: while the fit moves it may be that of an earlier step's
+    surface and instrument, but no fit ends on it. Standard errors: the inverse of the Fisher information plus the
+    prior's, the information lowered by the reduced chi squared where that exceeds 1. Raises `BadInput` without views,
+    for an instrument without radii and for a sample that isn't found in its frame.
     """
     if not views:
         raise BadInput("there is nothing to calibrate on: give a run")
@@ -70,7 +71,7 @@ class _Fit:
         state = self._start()
         at = self._shown(state)
         before = [self._residual(number, one) for number, one in enumerate(at)]
-        damping, history = DAMPING, []
+        damping, history, renewed = DAMPING, [], True
         reason, settled = f"stopped after {MOST_ITERATIONS} steps before it had settled", False
         for number in range(MOST_ITERATIONS):
             matrix, vector, parts = self._equations(state, at)
@@ -78,25 +79,16 @@ class _Fit:
             history.append(self._iteration(number, state, sigmas, at))
             self.progress(history[-1])
             if number and float(vector @ np.linalg.solve(matrix, vector)) < SETTLED:
-                settled, reason = True, "settled: the next step would be a small part of the standard errors"
-                break
-            objective = self._objective(state, at, at)
-            for _ in range(TRIES):
-                step = np.linalg.solve(matrix + damping * np.diag(np.diag(matrix)), vector)
-                trial = self._moved(state, np.asarray(step, np.float64), parts)
-                seen = self._shown(trial, at)
-                gain = objective - self._objective(trial, seen, at)
-                if gain >= 0:  # False also for what isn't a number
-                    break
-                damping *= 10.0
+                ended = "settled: the next step would be a small part of the standard errors"
             else:
-                reason = "ended: no further descent was found"
+                state, at, damping, ended = self._stepped(state, at, (matrix, vector, parts), damping)
+            if ended and renewed:
+                settled, reason = ended.startswith("settled"), ended
                 break
-            damping = max(damping / 10.0, LEAST_DAMPING)
-            state, at = trial, seen
-            if gain < LEAST_GAIN:
-                settled, reason = True, "settled: the last step explained the frames no better"
-                break
+            if ended:
+                # what walls send on may still be that of the file's instrument
+                at, damping = self._shown(state), DAMPING
+            renewed = bool(ended)
         matrix, _, parts = self._equations(state, at)
         sigmas = self._sigmas(matrix, parts, at)
         fitted = self.free.instrument(state.values)
@@ -113,6 +105,23 @@ class _Fit:
             settled=settled,
             reason=reason,
         )
+
+    def _stepped(
+        self, state: _State, at: list[Shown], equations: tuple[Floats, Floats, list[Normal]], damping: float
+    ) -> tuple[_State, list[Shown], float, str]:
+        """One step downhill, the damping of the next, and why none should follow."""
+        matrix, vector, parts = equations
+        objective = self._objective(state, at, at)
+        for _ in range(TRIES):
+            step = np.linalg.solve(matrix + damping * np.diag(np.diag(matrix)), vector)
+            trial = self._moved(state, np.asarray(step, np.float64), parts)
+            seen = self._shown(trial, at)
+            gain = objective - self._objective(trial, seen, at)
+            if gain >= 0:  # False also for what isn't a number
+                ended = "settled: the last step explained the frames no better" if gain < LEAST_GAIN else ""
+                return trial, seen, max(damping / 10.0, LEAST_DAMPING), ended
+            damping *= 10.0
+        return state, at, damping, "ended: no further descent was found"
 
     def _start(self) -> _State:
         instrument, surfaces, brightness = self.free.base, [], []

@@ -86,7 +86,7 @@ def walls(heights_m: Floats, instrument: Instrument, with_again: bool, before: W
     """Rendered by BSESM; the emission law is the instrument's. `again` is 0 unless `with_again`: it takes long.
 
     What walls send on changes by a few per cent of itself from one step of a fit to the next: `before` is taken for it
-    while no slope has moved by 0.05.
+    while no slope has moved by 0.05, whatever the instrument did. That is for steps, not for an end.
     """
     once = captured(heights_m, instrument)
     if not with_again:
