@@ -14,6 +14,7 @@ SAMPLES, QUICK_SAMPLES = 2_000, 320
 ROWS = {
     "physics_input_gain": ("slopes as they are", "slopes without physics input"),
     "scales_gain": ("slopes as they are", "slopes without scales"),
+    "filter_gain": ("slopes without scales", "slopes without scales and filter"),
     "log_variance_gain": ("slopes as they are", "slopes without log-variance"),
     "hard_examples_gain": ("slopes as they are", "slopes without hard examples"),
     "muon_gain": ("slopes as they are", "slopes with AdamW"),
@@ -29,13 +30,15 @@ def measure(request: Request) -> Report:
         found = _errors(QUICK_SAMPLES if request.quick else SAMPLES)
     except ModuleNotFoundError as missing:
         return Report({}, left_out=f"{missing.name} is not installed: install eclips-live with the extra `train`")
-    spread = ", ".join(f"{found[name]:.3f}" for name in SEEDS)
-    conditions = (
-        f"{QUICK_SAMPLES if request.quick else SAMPLES} frames each, judged on the same frames of another seed; "
-        f"slopes as they are, three training seeds: {spread} deg"
-    )
+    conditions = f"{QUICK_SAMPLES if request.quick else SAMPLES} frames each, judged on the same frames of another seed"
+    seeds = f"three training seeds of slopes as they are: {', '.join(f'{found[name]:.3f}' for name in SEEDS)} deg"
     rows: dict[str, Measured | NotMeasured] = {
-        row: Measured(found[with_it] / found[without], f"{conditions}; {without}", without, found[without])
+        row: Measured(
+            found[with_it] / found[without],
+            "; ".join([conditions, without, *([seeds] if without.startswith("slopes") else [])]),
+            without,
+            found[without],
+        )
         for row, (with_it, without) in ROWS.items()
     }
     rows[DCT_ROW] = Measured(found["integrator as it is"], f"{conditions}; classical slopes", "pure DCT Poisson", 1.0)
