@@ -14,13 +14,15 @@ from rich.table import Table
 from inference.accuracy import compare
 from inference.pipeline import Pipeline
 from inference.registry import find_model_set
+from inference.training.held_out import Scene
 from service.benchmarks.frames import frame_of
 from service.benchmarks.judged import CLASSICAL, SPECIAL, Seen, model_sets, seen_cases
 from service.benchmarks.judgement import worst_of
 from service.benchmarks.measured import Measured, NotMeasured, Report, Request
 from service.benchmarks.model_sets import ModelSet
 
-CROP_PX, QUICK_DOSE = 128, 10_000.0
+CROP_PX = 128
+QUICK_DOSE, QUICK_FAMILIES = 10_000.0, ("terraces", "gaussian")
 NEAR = 1.3
 NEEDS_TORCH = "MAP needs torch: install eclips-live with the extra `train`"
 
@@ -60,7 +62,11 @@ def network_vs_map(request: Request) -> Measured | NotMeasured:
 def _crops(request: Request) -> Iterator[Beside]:
     """One surface of each family of the fixed test set and every real map, at both doses of its quick part."""
     sets = model_sets(request.models[:1])
-    for seen in seen_cases(request.data, True, sets, lambda scene: scene.family not in SPECIAL):
+
+    def is_wanted(scene: Scene) -> bool:
+        return scene.family in QUICK_FAMILIES if request.quick else scene.family not in SPECIAL
+
+    for seen in seen_cases(request.data, True, sets, is_wanted):
         if not request.quick or seen.case.sample.dose == QUICK_DOSE:
             yield beside_map(seen, sets[request.models[0]])
 

@@ -47,10 +47,10 @@ def test_crops_are_taken_at_both_doses_or_with_quick_at_one(
 ) -> None:
     seen_cases = beside_map.seen_cases
     monkeypatch.setattr(
-        beside_map, "seen_cases", lambda *asked: seen_cases(*asked[:3], lambda scene: scene.family == "flat")
+        beside_map, "seen_cases", lambda *asked: seen_cases(*asked[:3], lambda scene: scene.family == "terraces")
     )
     monkeypatch.setattr(
-        beside_map, "beside_map", lambda seen, model: Beside(model.name, "flat", seen.case.sample.dose, 1.0, 1.0)
+        beside_map, "beside_map", lambda seen, model: Beside(model.name, "terraces", seen.case.sample.dose, 1.0, 1.0)
     )
     row = measure(REQUEST._replace(quick=quick)).rows["network_vs_map"]
     assert isinstance(row, Measured) and f"worst of {len(doses)} crops" in row.conditions and row.value == max(doses)
