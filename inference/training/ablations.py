@@ -124,7 +124,8 @@ class PureNetworkLesson(IntegratorLesson):
 
 
 def variants(samples: int, seed: int = 1) -> dict[str, Variant]:
-    """By name; "as it is" first of its kind. Classical slopes into the integrators."""
+    """By name; "as it is" first of its kind, with two more seeds to tell what is chance. Classical slopes into the
+    integrators."""
     slopes = Recipe(samples=samples, seed=seed)
     integrator = Recipe(samples=samples, seed=seed, width=16, depth=3, blocks=1)
     classical = MODELS / "classical"
@@ -137,6 +138,8 @@ def variants(samples: int, seed: int = 1) -> dict[str, Variant]:
         "slopes without log-variance": Variant(PlainSlopeLesson(), slopes, error),
         "slopes without hard examples": Variant(SlopeLesson(), replace(slopes, hard_every=0), error),
         "slopes with AdamW": Variant(SlopeLesson(), replace(slopes, muon=False), error),
+        "slopes, seed 2": Variant(SlopeLesson(), replace(slopes, seed=seed + 1), error),
+        "slopes, seed 3": Variant(SlopeLesson(), replace(slopes, seed=seed + 2), error),
         "integrator as it is": Variant(IntegratorLesson(classical), integrator, height),
         "integrator as a pure network": Variant(PureNetworkLesson(classical), integrator, height),
     }

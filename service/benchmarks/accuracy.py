@@ -10,7 +10,8 @@ from pathlib import Path
 from inference.registry import MODELS, find_model_set, list_model_sets
 from inference.training.held_out import Scene
 from service.benchmarks import accuracy_rows
-from service.benchmarks.crosschecks import CYCLE_DOSE, MAP_DOSES, beside_map, cycle
+from service.benchmarks.beside_map import network_vs_map
+from service.benchmarks.crosschecks import CYCLE_DOSE, cycle
 from service.benchmarks.judged import CLASSICAL, SPECIAL, judge, model_sets, seen_cases
 from service.benchmarks.judgement import Judgement
 from service.benchmarks.measured import Measured, NotMeasured, Report, Request, tell_progress
@@ -86,8 +87,8 @@ def measure(request: Request) -> Report:
         return Report({}, left_out=missing)
     judgement = judged(request._replace(models=usable))
     rows: dict[str, Measured | NotMeasured] = dict(accuracy_rows.rows(judgement, request.quick, missing))
-    if not request.quick and not judgement.beside_map:
-        rows["network_vs_map"] = NotMeasured("MAP needs torch: install eclips-live with the extra `train`")
+    if not request.quick:
+        rows["network_vs_map"] = network_vs_map(request)
     for name, other in FROM_OTHERS.items():
         tell_progress(name)
         rows[name] = other(judgement.model, request.quick)
@@ -98,8 +99,6 @@ def measure(request: Request) -> Report:
 def judged(request: Request) -> Judgement:
     """The pass itself; the request's sets are installed."""
     judgement, sets = Judgement(request.models), model_sets(request.models)
-    asked = {name: sets[name] for name in request.models}
-    with_map = find_spec("torch") is not None
     looked_at: set[tuple[str, float]] = set()
     for seen in seen_cases(request.data, request.quick, sets, lambda scene: _is_wanted(scene, request.quick)):
         verdict, seen = judge(seen, sets[CLASSICAL], request.quick)
@@ -112,8 +111,6 @@ def judged(request: Request) -> Judgement:
         if verdict.dose == CYCLE_DOSE:
             for name, model in sets.items():
                 judgement.cycles.setdefault(name, []).append(cycle(seen, model))
-        if with_map and verdict.dose in MAP_DOSES:
-            judgement.beside_map.append(beside_map(seen, asked))
     return judgement
 
 

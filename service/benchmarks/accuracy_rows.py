@@ -45,7 +45,7 @@ def rows(judgement: Judgement, quick: bool, missing: str) -> Mapping[str, Measur
     if any(one.occluded for one in judgement.of_families(HIGHEST_DOSE)):
         found["slope_occluded_n40000"] = _slope_occluded(judgement, told)
         found["height_vs_classical_occluded"] = _height_occluded(judgement)
-    return {**found, "network_vs_map": _beside_map(judgement)} if judgement.beside_map else found
+    return found
 
 
 def _over_sets(judgement: Judgement, of: Callable[[str], float], told: str) -> tuple[float, str]:
@@ -312,14 +312,3 @@ def _coverage(judgement: Judgement) -> Measured:
         f"slope, worst {poorest} {gains[poorest]:+.3f}"
     )
     return Measured(value, conditions, CLASSICAL, off(CLASSICAL)[1])
-
-
-def _beside_map(judgement: Judgement) -> Measured:
-    found = {one.name: one.sets_deg[judgement.model] / one.fitted_deg for one in judgement.beside_map}
-    worst, ratio = worst_of(found)
-    conditions = (
-        f"set {judgement.model}; worst of {len(found)} crops of 128 px, one surface of each family at N = 600 and "
-        f"10000, MAP started from classical: {worst}; median {median(found.values()):.2f}, "
-        f"{sum(value <= 1.3 for value in found.values())} of {len(found)} at most 1.3"
-    )
-    return Measured(ratio, conditions, "MAP", 1.0)

@@ -1,8 +1,7 @@
-"""What needs a second look at a frame: the cycle through the forward model, and the offline solver on a part of it."""
+"""What needs a second look at a frame: the cycle through the forward model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +9,6 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from inference.accuracy import compare, without_plane
-from inference.pipeline import Pipeline
 from inference.training.frames import (
     FULL_SCALE,
     MARGIN_PX,
@@ -21,14 +19,11 @@ from inference.training.frames import (
     expected_frame,
 )
 from inference.training.held_out import DARK_COUNTS, FLAT_COUNTS
-from service.benchmarks.frames import frame_of
-from service.benchmarks.judged import CLASSICAL, Seen
+from service.benchmarks.judged import Seen
 from service.benchmarks.model_sets import ModelSet
 
 CYCLE_DOSE = 10_000.0
 CYCLED_DOSE = 100_000.0
-MAP_DOSES = (600.0, 10_000.0)
-MAP_PX = 128
 
 Floats = NDArray[np.float64]
 
@@ -42,15 +37,6 @@ class Cycle(NamedTuple):
     over_std: float
     chi2: float
     truth_over_std: float
-
-
-@dataclass(frozen=True, slots=True)
-class BesideMap:
-    """Slope errors in degrees on one crop: of the offline solver started from classical, and of each set."""
-
-    name: str
-    fitted_deg: float
-    sets_deg: dict[str, float]
 
 
 def cycle(seen: Seen, model: ModelSet) -> Cycle:
@@ -71,24 +57,6 @@ def cycle(seen: Seen, model: ModelSet) -> Cycle:
         _chi2(seen, per_electron),
         compare(height, seen.truth, 1.0).height_error_over_std,
     )
-
-
-def beside_map(seen: Seen, sets: dict[str, ModelSet]) -> BesideMap:
-    """On the middle 128 pixels of a frame, which is all that either sees."""
-    from inference.refinement.reconstruction import MapReconstruction
-
-    sample = seen.case.sample
-    middle = tuple(slice(max((side - MAP_PX) // 2, 0), (side + MAP_PX) // 2) for side in sample.height.shape)
-    images = np.ascontiguousarray(sample.images[:, *middle])
-    truth = seen.truth[middle]
-    fitting = MapReconstruction(Pipeline(CLASSICAL), lambda told: None)
-    fitted_m = fitting.reconstruct(frame_of(images, sample.instrument, "accuracy"), sample.instrument).height_m
-    fitted = np.asarray(fitted_m, np.float64) / sample.instrument.scan.pixel_size_m
-    errors = {
-        name: compare(model.answer(images, seen.calibration)[1], truth, 1.0).slope_error_deg
-        for name, model in sets.items()
-    }
-    return BesideMap(seen.case.name, compare(fitted, truth, 1.0).slope_error_deg, errors)
 
 
 def refined(height: Floats) -> NDArray[np.float32]:

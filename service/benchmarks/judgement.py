@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.benchmarks.crosschecks import BesideMap, Cycle
+from service.benchmarks.crosschecks import Cycle
 from service.benchmarks.judged import SPECIAL, Seen, Verdict
 
 LEAST_DOSE = 600.0
@@ -37,7 +37,6 @@ class Judgement:
     models: tuple[str, ...]
     verdicts: list[Verdict] = field(default_factory=list)
     cycles: dict[str, list[Cycle]] = field(default_factory=dict)
-    beside_map: list[BesideMap] = field(default_factory=list)
     worst: dict[str, Shown] = field(default_factory=dict)
 
     @property

@@ -80,6 +80,12 @@ def _accuracy(request: Request) -> Report:
     return accuracy.measure(request)
 
 
+def _map(request: Request) -> Report:
+    from service.benchmarks import beside_map
+
+    return beside_map.measure(request)
+
+
 def _integrators(request: Request) -> Report:
     from service.benchmarks import integrators
 
@@ -164,6 +170,7 @@ JUDGES: Mapping[str, Judge] = {
     "live": _live,
     "page": _page,
     "accuracy": _accuracy,
+    "map": _map,
     "integrators": _integrators,
     "ablations": _ablations,
     "adaptation": _adaptation,
@@ -174,7 +181,7 @@ JUDGES: Mapping[str, Judge] = {
     "calibration": _calibration,
     "refinement": _refinement,
 }
-UNDRAWN = ("live", "page", "ablations", "adaptation", "metrology", "calibration", "refinement")
+UNDRAWN = ("live", "page", "map", "ablations", "adaptation", "metrology", "calibration", "refinement")
 """Judges whose figures are no pictures."""
 DRAWINGS: Mapping[str, Drawing] = {"physics": _vision_field, "effects": _effects_picture}
 

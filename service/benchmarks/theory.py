@@ -64,7 +64,7 @@ def occlusion_deg(scene: Scene, classical: ModelSet, calibration: Calibration) -
     same surface lit as if nothing stood in the way, the surface's own tangent plane included. What falls between the
     pixels is wrong in both alike."""
     seen = expected_frame(scene.surface, scene.geometry, 1.0, scene.beam_px)
-    lit = _without_shadows(scene)
+    lit = without_shadows(scene)
     shadowed, plain = (_noiseless_height(electrons, classical, calibration) for electrons in (seen, lit))
     return compare(shadowed, plain, 1.0).slope_error_deg
 
@@ -162,7 +162,7 @@ def _spectrum(known: Mapping[str, float], fx: Floats, fy: Floats) -> Floats:
     return np.asarray(spectrum * (np.sinc(fx) * np.sinc(fy)) ** 2, np.float64)
 
 
-def _without_shadows(scene: Scene) -> NDArray[np.float32]:
+def without_shadows(scene: Scene) -> NDArray[np.float32]:
     """(S, H, W) electrons per unit of dose if every pixel's whole emission reached the detector's plane."""
     response = linear_response(scene.geometry)
     q, p = np.gradient(np.asarray(scene.surface, np.float64), 1.0 / SUBPIXELS)

@@ -25,8 +25,8 @@ def bench(
     what: Annotated[
         str,
         typer.Argument(
-            help="live, page, stream, recorder, lab, loop, accuracy, integrators, ablations, calibration, labels, "
-            "adaptation, refinement, metrology, afm, physics, effects, imprint."
+            help="live, page, stream, recorder, lab, loop, accuracy, map, integrators, ablations, calibration, "
+            "labels, adaptation, refinement, metrology, afm, physics, effects, imprint."
         ),
     ] = "live",
     quick: Annotated[bool, typer.Option("--quick", help="End within 40 s.")] = False,
