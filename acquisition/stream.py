@@ -160,10 +160,13 @@ class StreamServer:
         return self._board.frames.nbytes + self._results.nbytes
 
     def workers(self) -> list[dict[str, Any]]:
-        """Who asked for work lately: name, provider, model, seconds since last seen."""
+        """Who asked for work lately: name, provider, model, seconds since last seen. One that has several frames in
+        hand asks for each as a consumer of its own, under one name: what it last said counts."""
         now_ns = time.monotonic_ns()
-        seen = [(worker.about, (now_ns - worker.last_seen_ns) / 1e9) for worker in list(self._workers.values())]
-        return [{**about, "last_seen_s": age} for about, age in seen if age < WORKER_GONE_AFTER_S]
+        seen = sorted(self._workers.copy().values(), key=lambda worker: worker.last_seen_ns)
+        last = {worker.about.get("name", ""): worker for worker in seen}
+        ages = [(worker.about, (now_ns - worker.last_seen_ns) / 1e9) for worker in last.values()]
+        return [{**about, "last_seen_s": age} for about, age in ages if age < WORKER_GONE_AFTER_S]
 
     @property
     def leased(self) -> int:

@@ -80,8 +80,10 @@ def take_apart(taken: Tensor, slopes: Tensor, variances: Tensor, lit: Tensor, le
 def coarser(maps: Tensor) -> Tensor:
     """(B, C, H, W) to (B, C, H // 2 + 1, W // 2 + 1), nothing beyond the frame."""
     line, count = torch.tensor(BINOMIAL, dtype=maps.dtype), maps.shape[1]
-    kernel = torch.outer(line, line).expand(count, 1, 4, 4)
-    return functional.conv2d(maps, kernel, stride=2, padding=2, groups=count)
+    # As a full convolution, most of it zeros: the runtime's are so fast that a channel for itself takes three times as
+    # long.
+    kernel = torch.eye(count, dtype=maps.dtype)[:, :, None, None] * torch.outer(line, line)
+    return functional.conv2d(maps, kernel, stride=2, padding=2)
 
 
 def finer(maps: Tensor, like: Tensor) -> Tensor:

@@ -75,8 +75,10 @@ class Block(nn.Module):
         self.share = nn.Parameter(torch.full((width, 1, 1), 0.2))
 
     def forward(self, values: Tensor) -> Tensor:
-        mixed: Tensor = self.narrow(functional.leaky_relu(self.widen(self.around(values)), LEAK))
-        return values + self.share * mixed
+        wide = functional.leaky_relu(self.widen(self.around(values)), LEAK)
+        # The share of the weights, not of what they give: it is worked out once, and the sum comes with the product.
+        weight, bias = self.share * self.narrow.weight[:, :, None], self.share.flatten() * self.narrow.bias
+        return values + functional.conv2d(wide, weight[..., None], bias)
 
 
 class Mix(nn.Module):
