@@ -77,16 +77,18 @@ def train(
     processes: int,
     progress: Callable[[int, int], None],
     until_s: float = float("inf"),
+    start: nn.Module | None = None,
 ) -> nn.Module:
-    """Train, or go on training, in `folder`; returns the averaged network.
+    """Train, or go on training, in `folder`; returns the averaged network. A new run begins with the weights of
+    `start`.
 
     Stops after `until_s` seconds and can be called again: weights, optimisers and place in the stream are kept. The
     log has one line for each save: samples, the mean of every loss since the last line, and the lesson's figures;
-    `progress.png` beside it is drawn anew each time. Raises `BadInput` when `folder` holds a run of another recipe;
-    a run may be made longer or shorter, though.
+    `progress.png` beside it is drawn anew each time. Raises `BadInput` when `folder` holds a run of another recipe
+    (a run may be made longer or shorter, though), or `start` is of another size.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    run = Run(lesson, recipe)
+    run = Run(lesson, recipe, start)
     if (folder / STATE).is_file():
         run.load(folder / STATE)
     hours_before = run.hours
@@ -123,11 +125,13 @@ def logged(folder: Path) -> list[dict[str, float]]:
 class Run:
     """Network, its running average, optimisers and place in the stream."""
 
-    def __init__(self, lesson: Lesson, recipe: Recipe) -> None:
+    def __init__(self, lesson: Lesson, recipe: Recipe, start: nn.Module | None = None) -> None:
         torch.manual_seed(recipe.seed)
         self.lesson, self.recipe = lesson, recipe
-        # Depthwise convolutions learn three times as fast on a CPU with channels last.
         self.net = lesson.network(recipe)
+        if start is not None:
+            _take_over(start, self.net)
+        # Depthwise convolutions learn three times as fast on a CPU with channels last.
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average: nn.Module = deepcopy(self.net).requires_grad_(False).eval()
         self.samples = 0
@@ -212,3 +216,13 @@ class Run:
             optimiser.load_state_dict(kept)
         self.samples, self.hours = state["samples"], state["hours"]
         self._batches = self.samples // self.recipe.batch
+
+
+def _take_over(start: nn.Module, net: nn.Module) -> None:
+    try:
+        net.load_state_dict(start.state_dict())
+    except RuntimeError as error:
+        raise BadInput(
+            f"a network of another size to begin from ({str(error).splitlines()[-1].strip()}): leave out --quick, or "
+            "begin from a set of this size"
+        ) from error
