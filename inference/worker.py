@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from typing import TYPE_CHECKING
 
 import zmq
@@ -40,7 +40,6 @@ LEASE_S = 30.0
 ASK_S = 1.0
 ASK_WHILE_LOADING_S = 0.05
 FRAMES_IN_HAND = 2
-_numbers = count(1)
 
 
 class Worker:
@@ -70,7 +69,7 @@ class Worker:
         self._stop = stop
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._about = {
-            "name": f"{socket.gethostname()}-{os.getpid()}-{next(_numbers)}",
+            "name": f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
             "provider": pipeline.provider,
             "model": pipeline.model,
             "restarts": str(restarts),
