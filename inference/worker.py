@@ -171,9 +171,10 @@ class Worker:
         self.failed += 1
 
     def _reconstruct(self, frame: Frame, instrument: Instrument, fuse_frames: int, turn: Turn) -> Result:
+        if fuse_frames >= 2:
+            turn.wait()
         if fuse_frames < 2 or not self._fusion.is_done():
             return self._pipeline.reconstruct(frame, instrument)
-        turn.wait()
         if self._fused is None or self._fused.most_frames != fuse_frames:
             # Its kernels' compiler is slow to load, and most runs fuse nothing.
             from inference.fused_pipeline import FusedPipeline

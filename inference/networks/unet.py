@@ -60,7 +60,7 @@ class Body(nn.Module):
                 found = self.shrink[level](found)
         for level in reversed(range(len(self.grow))):
             grown = inside(self.grow[level](levels[level + 1]), levels[level])
-            levels[level] = self.up[level](grown + levels[level])
+            levels[level] = self.up[level](times_one(grown) + levels[level])
         return levels
 
 
@@ -111,6 +111,13 @@ def inside(values: Tensor, finer: Tensor) -> Tensor:
     """Values made twice as fine, without the border that `Body` has around each level."""
     cut: Tensor = values[:, :, 1 : 1 + finer.shape[2], 1 : 1 + finer.shape[3]]
     return cut
+
+
+def times_one(values: Tensor) -> Tensor:
+    """The same values, out of a convolution: so the runtime has them in the layout of its fast ones, takes the sum with
+    others of that layout into it, and need not take those back."""
+    ones = values.new_ones(values.shape[1], 1, 1, 1)
+    return functional.conv2d(values, ones, groups=values.shape[1])
 
 
 def start_at_zero(layer: Mix | nn.ConvTranspose2d) -> None:
