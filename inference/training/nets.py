@@ -46,8 +46,6 @@ class Net:
     read: Callable[[Path], nn.Module] | None = None
 
 
-GENTLER = 0.25
-"""Of the rate at which a net learns that begins with weights of its own: at the full one it first forgets."""
 FRAMES = "simulated frames: fourteen families of surfaces, 64 detector geometries, N from 50 to 100 000"
 
 
@@ -153,12 +151,10 @@ def train_and_install(
     instrument: Path | None = None,
     labels: Sequence[Path] = (),
     labels_share: float = SHARE,
-    start: str = "",
 ) -> ModelCard:
     """Train network `name`, or go on where the run in `state` stopped, and put it into its slot of a set, or where it
-    stands alone. A new run begins with the weights that the set `start` has, and learns more gently. `instrument` is
-    the file of the one whose own it is to be; `labels` are files of labelled frames that make `labels_share` of the
-    examples.
+    stands alone. `instrument` is the file of the one whose own it is to be; `labels` are files of labelled frames that
+    make `labels_share` of the examples.
 
     Raises `BadInput` for an unknown name, when `state` holds a run of another recipe, for a net that is the same for
     all instruments, and for an unusable instrument file.
@@ -170,16 +166,11 @@ def train_and_install(
     lesson = own or net.lesson(folder)
     if labels:
         lesson = with_labels(name, lesson, labels, labels_share)
-    begun = None
-    if start:
-        begun = _read(name, models, start)
-        recipe = replace(recipe, muon_rate=GENTLER * recipe.muon_rate, adam_rate=GENTLER * recipe.adam_rate)
-    trained = train(lesson, state, recipe, processes, progress, until_s, begun)
+    trained = train(lesson, state, recipe, processes, progress, until_s)
     figures = logged(state)[-1]
     part = Part(
         command=f"eclips train {name} --samples {recipe.samples} --seed {recipe.seed}"
         + (f" --name {set_name}" if in_set else "")
-        + (f" --from {start}" if start else "")
         + (f" --instrument {instrument}" if instrument else "")
         + "".join(f" --labels {file.name}" for file in labels)
         + (f" --labels-share {labels_share:g}" if labels else ""),
@@ -202,21 +193,16 @@ def write_again(name: str, models: Path, set_name: str) -> ModelCard:
 
     Raises `BadInput` for a set that is not installed and for a network that cannot be read from its graph.
     """
-    net, card = find_net(name), find_model_set(set_name, models)
-    found = _read(name, models, set_name)
+    net = find_net(name)
+    if net.read is None:
+        readable = ", ".join(other for other, that in NETS.items() if that.read)
+        raise BadInput(f"{name} cannot be written again from its graph; {readable} can")
+    card = find_model_set(set_name, models)
+    found = net.read(card.graph(net.slot))
     part, written = card.parts[net.slot], f"eclips train {name} --again --name {set_name}"
     if not part.command.endswith(written):
         part = replace(part, command=f"{part.command}; {written}")
     return install_part(card.folder, net.slot, lambda path: net.export(found, path), part)
-
-
-def _read(name: str, models: Path, set_name: str) -> nn.Module:
-    """Network `name` of an installed set. Raises `BadInput` for one that is not installed or cannot be read."""
-    net = find_net(name)
-    if net.read is None:
-        readable = ", ".join(other for other, that in NETS.items() if that.read)
-        raise BadInput(f"{name} cannot be read from its graph; {readable} can")
-    return net.read(find_model_set(set_name, models).graph(net.slot))
 
 
 def _of_instrument(net: Net, file: Path) -> Lesson:

@@ -77,18 +77,16 @@ def train(
     processes: int,
     progress: Callable[[int, int], None],
     until_s: float = float("inf"),
-    start: nn.Module | None = None,
 ) -> nn.Module:
-    """Train, or go on training, in `folder`; returns the averaged network. A new run begins with the weights of
-    `start`.
+    """Train, or go on training, in `folder`; returns the averaged network.
 
     Stops after `until_s` seconds and can be called again: weights, optimisers and place in the stream are kept. The
     log has one line for each save: samples, the mean of every loss since the last line, and the lesson's figures;
-    `progress.png` beside it is drawn anew each time. Raises `BadInput` when `folder` holds a run of another recipe
-    (a run may be made longer or shorter, though), or `start` is of another size.
+    `progress.png` beside it is drawn anew each time. Raises `BadInput` when `folder` holds a run of another recipe;
+    a run may be made longer or shorter, though.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    run = Run(lesson, recipe, start)
+    run = Run(lesson, recipe)
     if (folder / STATE).is_file():
         run.load(folder / STATE)
     hours_before = run.hours
@@ -125,13 +123,11 @@ def logged(folder: Path) -> list[dict[str, float]]:
 class Run:
     """Network, its running average, optimisers and place in the stream."""
 
-    def __init__(self, lesson: Lesson, recipe: Recipe, start: nn.Module | None = None) -> None:
+    def __init__(self, lesson: Lesson, recipe: Recipe) -> None:
         torch.manual_seed(recipe.seed)
         self.lesson, self.recipe = lesson, recipe
-        self.net = lesson.network(recipe)
-        if start is not None:
-            _take_over(start, self.net)
         # Depthwise convolutions learn three times as fast on a CPU with channels last.
+        self.net = lesson.network(recipe)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average: nn.Module = deepcopy(self.net).requires_grad_(False).eval()
         self.samples = 0
@@ -216,13 +212,3 @@ class Run:
             optimiser.load_state_dict(kept)
         self.samples, self.hours = state["samples"], state["hours"]
         self._batches = self.samples // self.recipe.batch
-
-
-def _take_over(start: nn.Module, net: nn.Module) -> None:
-    try:
-        net.load_state_dict(start.state_dict())
-    except RuntimeError as error:
-        raise BadInput(
-            f"a network of another size to begin from ({str(error).splitlines()[-1].strip()}): leave out --quick, or "
-            "begin from a set of this size"
-        ) from error

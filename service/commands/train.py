@@ -23,7 +23,6 @@ def train(
     out: Annotated[Path, typer.Option("--out", help="Folder of the model sets.")] = MODELS,
     name: Annotated[str, typer.Option("--name", help="Name of the set that it becomes part of.")] = "unet",
     state: Annotated[Path | None, typer.Option("--state", help="Folder of the run; it goes on there.")] = None,
-    start: Annotated[str, typer.Option("--from", help="Installed set whose weights a new run begins with.")] = "",
     samples: Annotated[int | None, typer.Option("--samples", min=64, help="Simulated frames in all.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of weights and frames.")] = 1,
     minutes: Annotated[float, typer.Option("--minutes", help="Stop by then; call again to go on.")] = math.inf,
@@ -46,7 +45,6 @@ def train(
     finetune learns what one instrument does beyond the model, from the [effects] and beam tail of its file.
     slopes and pinn also learn from frames that `eclips label` has labelled, beside the simulated ones.
     Example: eclips train slopes --state ~/slopes-run --minutes 60
-    Example: eclips train dsm --from unet --samples 4000 --state ~/dsm-run
     Example: eclips train slopes --again --name unet
     """
     try:
@@ -70,18 +68,7 @@ def train(
         with progress_bar(f"training {net}") as progress:
             until_s = 60.0 * minutes
             card = train_and_install(
-                net,
-                folder,
-                recipe,
-                out,
-                name,
-                processes,
-                progress,
-                until_s,
-                instrument,
-                labels or (),
-                labels_share,
-                start,
+                net, folder, recipe, out, name, processes, progress, until_s, instrument, labels or (), labels_share
             )
     except ModuleNotFoundError as error:
         raise BadInput(f"{error.name} is not installed: install eclips-live with the extra `train`") from error
