@@ -108,13 +108,15 @@ class WorkBoard:
     _leases: dict[Key, Lease] = field(default_factory=dict)
     _backfills: OrderedDict[str, Backfill] = field(default_factory=OrderedDict)
 
-    def next(self, now_ns: int, lease_ns: int) -> Entry | None:
-        """The frame a free worker should take now, leased until `now_ns + lease_ns`; None when nothing waits.
+    def next(self, now_ns: int, lease_ns: int, *, alone: bool = True) -> Entry | None:
+        """The frame a free worker should take now, leased until `now_ns + lease_ns`; None when nothing waits. One that
+        isn't `alone`, because it has another frame in hand, gets none on which a worker has failed: if that ends it
+        again, the other would be lost with it.
 
         A frame on which `MAX_ATTEMPTS` workers failed is given up, so that it cannot stop all others.
         """
         self._let_go_of_old_failures(now_ns)
-        entry = self._newest() or self._expired(now_ns) or self._from_recording()
+        entry = self._newest() or (self._expired(now_ns) if alone else None) or self._from_recording()
         if entry is not None:
             before = self._leases.get(entry.key)
             attempts = before.attempts + 1 if before else 1

@@ -160,10 +160,13 @@ class StreamServer:
         return self._board.frames.nbytes + self._results.nbytes
 
     def workers(self) -> list[dict[str, Any]]:
-        """Who asked for work lately: name, provider, model, seconds since last seen."""
+        """Who asked for work lately: name, provider, model, seconds since last seen. One that has several frames in
+        hand asks for each as a consumer of its own, under one name: what it last said counts."""
         now_ns = time.monotonic_ns()
-        seen = [(worker.about, (now_ns - worker.last_seen_ns) / 1e9) for worker in list(self._workers.values())]
-        return [{**about, "last_seen_s": age} for about, age in seen if age < WORKER_GONE_AFTER_S]
+        seen = sorted(self._workers.copy().items(), key=lambda one: one[1].last_seen_ns)
+        last = {_program(identity, worker.about): worker for identity, worker in seen}
+        ages = [(worker.about, (now_ns - worker.last_seen_ns) / 1e9) for worker in last.values()]
+        return [{**about, "last_seen_s": age} for about, age in ages if age < WORKER_GONE_AFTER_S]
 
     @property
     def leased(self) -> int:
@@ -318,6 +321,13 @@ class StreamServer:
 
     def _choose(self, credit: Credit) -> Entry | None:
         if credit.wants == "work":
-            return self._board.next(time.monotonic_ns(), credit.lease_ns)
+            name = _program(credit.identity, credit.about)
+            holding = {_program(one, worker.about) for one, worker in self._workers.items() if worker.holds is not None}
+            return self._board.next(time.monotonic_ns(), credit.lease_ns, alone=name not in holding)
         ring = self._results if credit.wants == "results" else self._board.frames
         return ring.newest_after(credit.after) if credit.mode == "latest" else ring.next_after(credit.after)
+
+
+def _program(identity: bytes, about: dict[str, str]) -> str:
+    """The worker that a consumer belongs to."""
+    return about.get("name") or identity.hex()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inference.networks.moments import mixed
+from inference.networks.moments import mixed, summed_up
 from inference.networks.poisson import integrate
 from inference.networks.unet import UNet, inside
 
@@ -68,9 +68,10 @@ class Dsm(nn.Module):
         """
         gain, dark = gain_counts_per_electron[..., None, None], dark_counts[..., None, None]
         measured = (images - dark) / gain
-        electrons = of_sum(self.shares(p, q, response, flat_share, beam_sigma_px), measured.sum(dim=1, keepdim=True))
+        electrons = of_sum(self.shares(p, q, response, flat_share, beam_sigma_px), summed_up(measured)[:, None])
         off = measured - electrons
-        residual = (frames_held.unsqueeze(1) * off * off / electrons.clamp_min(1.0)).mean(dim=1).sqrt()
+        squares = summed_up(off * off / electrons.clamp_min(1.0))
+        residual = (frames_held * squares / images.shape[1]).sqrt()
         return electrons * gain + dark, residual
 
     def shares(self, p: Tensor, q: Tensor, response: Tensor, flat_share: Tensor, beam_sigma_px: Tensor) -> Tensor:
@@ -147,7 +148,7 @@ class Dsm(nn.Module):
 def of_sum(shares: Tensor, total: Tensor) -> Tensor:
     """(B, S, H, W) electrons in proportion to `shares` that add up to `total` (B, 1, H, W)."""
     shares = shares.clamp_min(0.0)
-    return shares * (total.clamp_min(0.0) / shares.sum(dim=1, keepdim=True).clamp_min(LEAST_SHARE))
+    return shares * (total.clamp_min(0.0) / summed_up(shares)[:, None].clamp_min(LEAST_SHARE))
 
 
 def centred(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:

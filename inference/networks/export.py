@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
@@ -13,6 +14,7 @@ from typing import Any
 import onnx
 import onnxscript.optimizer
 import torch
+from onnx import numpy_helper
 from onnxscript import ir
 from torch import Tensor, nn
 
@@ -26,6 +28,8 @@ from inference.registry import SLOTS, TENSORS
 
 OPSET = 20
 LEARNED = "net."
+AXES = 3
+"""Place of the axes among a slice's inputs."""
 EXAMPLE = {"S": 4, "H": 70, "W": 90, "U": 69, "V": 89}
 MOST_PX = 16_384
 ELEMENTS = {"float": torch.float32, "uint8": torch.uint8, "uint16": torch.uint16}
@@ -118,6 +122,7 @@ def _write(
         assert program is not None
         onnxscript.optimizer.optimize_ir(program.model, should_fold=_unless_learned)
     model = program.model_proto
+    _slice_at_once(model.graph)
     model.ir_version = 10
     for told in (*model.graph.node, *model.graph.value_info, *model.graph.initializer, *model.graph.input):
         del told.metadata_props[:]  # where in whose folders each came from: most of a small graph's bytes
@@ -130,6 +135,27 @@ def _unless_learned(node: ir.Node) -> bool | None:
     graph as they were trained, under their own names, to be read and changed."""
     names = (value.name or "" for value in node.inputs if value is not None)
     return False if any(name.startswith(LEARNED) for name in names) else None
+
+
+def _slice_at_once(graph: onnx.GraphProto) -> None:
+    """A cut through several axes is written as one cut after the other: each copies the whole map."""
+    known = {tensor.name: tuple(numpy_helper.to_array(tensor).ravel()) for tensor in graph.initializer}
+    made = {node.output[0]: node for node in graph.node if node.op_type == "Slice"}
+    uses = Counter(name for node in graph.node for name in node.input)
+    for node in list(graph.node):
+        first = made.get(node.input[0]) if node.op_type == "Slice" else None
+        if first is None or uses[first.output[0]] > 1 or not len(node.input) == len(first.input) > AXES:
+            continue
+        axes = [known.get(other.input[AXES], (-1,)) for other in (first, node)]
+        if min(*axes[0], *axes[1]) < 0 or set(axes[0]) & set(axes[1]):
+            continue
+        place = list(graph.node).index(node)
+        for number, parts in enumerate(zip(first.input[1:], node.input[1:], strict=True), start=1):
+            both = f"{node.output[0]}_{number}"
+            graph.node.insert(place, onnx.helper.make_node("Concat", parts, [both], axis=0))
+            node.input[number] = both
+        node.input[0] = first.input[0]
+        graph.node.remove(first)
 
 
 @contextmanager

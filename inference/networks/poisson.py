@@ -71,15 +71,16 @@ def folded_cosines(count: int) -> FoldedCosines:
 
 def to_modes(maps: Tensor, along: FoldedCosines) -> Tensor:
     """`cosines` @ maps (B, H, W), with half the multiplications."""
-    first, mirrored = maps[:, along.first], maps[:, along.mirrored]
+    first, mirrored = maps.index_select(1, along.first), maps.index_select(1, along.mirrored)
     modes = torch.cat([along.even @ (along.once[:, None] * (first + mirrored)), along.odd @ (first - mirrored)], dim=1)
-    return modes[:, along.modes]
+    return modes.index_select(1, along.modes)
 
 
 def from_modes(modes: Tensor, along: FoldedCosines) -> Tensor:
     """What `to_modes` came from."""
-    even, odd = along.even.T @ modes[:, along.even_modes], along.odd.T @ modes[:, along.odd_modes]
-    return torch.cat([even + odd, even - odd], dim=1)[:, along.places]
+    even = along.even.T @ modes.index_select(1, along.even_modes)
+    odd = along.odd.T @ modes.index_select(1, along.odd_modes)
+    return torch.cat([even + odd, even - odd], dim=1).index_select(1, along.places)
 
 
 def slopes_of(height: Tensor, aspect: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:

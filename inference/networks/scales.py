@@ -23,7 +23,8 @@ MOST_GIVEN = 1.25
 
 class Scales(NamedTuple):
     """`bands`: (B, 2, h, w) each, finest first, what a scale adds to the coarser ones; the last is all that is left.
-    `told`: what a network should know of each, (B, 8, h, w), of order one."""
+    `told`: what a network should know of each, (B, 8, h, w), of order one; of the finest (B, 4, h, w), what isn't among
+    the features of its pixels."""
 
     bands: list[Tensor]
     told: list[Tensor]
@@ -53,7 +54,7 @@ class ScaleNet(nn.Module):
         back; what is to be added right of and below each pixel; the logarithm of a factor to the sigmas there. What is
         added is told in `unit`s (B, 1, 1, 1), what a slope may be off by: so a clean frame needs no smaller numbers."""
         bands, told = take_apart(taken, slopes, variances, lit, len(self.heads))
-        levels = self.body([*features, told[0][:, :TOLD_FINEST]], told[1:])
+        levels = self.body([*features, told[0]], told[1:])
         found = torch.zeros_like(bands[-1])
         for level in reversed(range(len(levels))):
             head = self.heads[level](levels[level])
@@ -67,12 +68,13 @@ def take_apart(taken: Tensor, slopes: Tensor, variances: Tensor, lit: Tensor, le
     """All (B, 2, H, W), `lit` (B, 1, H, W) 0 where they mean little: a Laplacian pyramid (P. Burt and E. Adelson, IEEE
     Trans. Commun. 31 (1983) 532) of what was `taken`, of means weighed by it. The grids are those of `Body`."""
     weight = lit.clamp_min(REJECTED_WEIGHT)
-    bands, told = [], []
+    bands: list[Tensor] = []
+    told: list[Tensor] = []
     for _ in range(levels):
         total = coarser(weight)
         means = coarser(torch.cat([taken, slopes, variances], dim=1) * weight) / total.clamp_min(LEAST_WEIGHT)
         bands.append(taken - finer(means[:, :2], taken))
-        told.append(_told(bands[-1], slopes, variances))
+        told.append(_told(bands[-1], slopes, variances) if told else _outstanding(bands[-1], variances))
         taken, slopes, variances, weight = means[:, :2], means[:, 2:4], COARSER_VARIANCE * means[:, 4:], total
     return Scales([*bands, taken], [*told, _told(taken, slopes, variances)])
 
@@ -80,8 +82,10 @@ def take_apart(taken: Tensor, slopes: Tensor, variances: Tensor, lit: Tensor, le
 def coarser(maps: Tensor) -> Tensor:
     """(B, C, H, W) to (B, C, H // 2 + 1, W // 2 + 1), nothing beyond the frame."""
     line, count = torch.tensor(BINOMIAL, dtype=maps.dtype), maps.shape[1]
-    kernel = torch.outer(line, line).expand(count, 1, 4, 4)
-    return functional.conv2d(maps, kernel, stride=2, padding=2, groups=count)
+    # As a full convolution, most of it zeros: the runtime's are so fast that a channel for itself takes three times as
+    # long.
+    kernel = torch.eye(count, dtype=maps.dtype)[:, :, None, None] * torch.outer(line, line)
+    return functional.conv2d(maps, kernel, stride=2, padding=2)
 
 
 def finer(maps: Tensor, like: Tensor) -> Tensor:
@@ -90,11 +94,15 @@ def finer(maps: Tensor, like: Tensor) -> Tensor:
 
 
 def _told(band: Tensor, slopes: Tensor, variances: Tensor) -> Tensor:
-    variances = variances + LEAST_VARIANCE
-    scaled = band * variances.rsqrt()
+    level = 0.2 * torch.log(variances + LEAST_VARIANCE)
+    return torch.cat([_outstanding(band, variances), slopes.clamp(-STEEPEST, STEEPEST), level], dim=1)
+
+
+def _outstanding(band: Tensor, variances: Tensor) -> Tensor:
+    """(B, 4, h, w) how far a band stands out of its noise."""
+    scaled = band * (variances + LEAST_VARIANCE).rsqrt()
     squared = scaled * scaled
-    outstanding = scaled * (1.0 + squared / 16.0).rsqrt(), 0.5 * torch.log(1.0 + squared)
-    return torch.cat([*outstanding, slopes.clamp(-STEEPEST, STEEPEST), 0.2 * torch.log(variances)], dim=1)
+    return torch.cat([scaled * (1.0 + squared / 16.0).rsqrt(), 0.5 * torch.log(1.0 + squared)], dim=1)
 
 
 def _share(values: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class Body(nn.Module):
                 found = self.shrink[level](found)
         for level in reversed(range(len(self.grow))):
             grown = inside(self.grow[level](levels[level + 1]), levels[level])
-            levels[level] = self.up[level](grown + levels[level])
+            levels[level] = self.up[level](times_one(grown) + levels[level])
         return levels
 
 
@@ -75,8 +75,10 @@ class Block(nn.Module):
         self.share = nn.Parameter(torch.full((width, 1, 1), 0.2))
 
     def forward(self, values: Tensor) -> Tensor:
-        mixed: Tensor = self.narrow(functional.leaky_relu(self.widen(self.around(values)), LEAK))
-        return values + self.share * mixed
+        wide = functional.leaky_relu(self.widen(self.around(values)), LEAK)
+        # The share of the weights, not of what they give: it is worked out once, and the sum comes with the product.
+        weight, bias = self.share * self.narrow.weight[:, :, None], self.share.flatten() * self.narrow.bias
+        return values + functional.conv2d(wide, weight[..., None], bias)
 
 
 class Mix(nn.Module):
@@ -109,6 +111,13 @@ def inside(values: Tensor, finer: Tensor) -> Tensor:
     """Values made twice as fine, without the border that `Body` has around each level."""
     cut: Tensor = values[:, :, 1 : 1 + finer.shape[2], 1 : 1 + finer.shape[3]]
     return cut
+
+
+def times_one(values: Tensor) -> Tensor:
+    """The same values, out of a convolution: so the runtime has them in the layout of its fast ones, takes the sum with
+    others of that layout into it, and need not take those back."""
+    ones = values.new_ones(values.shape[1], 1, 1, 1)
+    return functional.conv2d(values, ones, groups=values.shape[1])
 
 
 def start_at_zero(layer: Mix | nn.ConvTranspose2d) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inference.networks.poisson import cosines, divergence, eigenvalues, folded_cosines, from_modes, slopes_of, to_modes
+from inference.networks.poisson import divergence, eigenvalues, folded_cosines, from_modes, slopes_of, to_modes
 
 MODES_AROUND = 9, 15
 FINE_FROM = 10
@@ -39,29 +39,30 @@ def filtered(p: Tensor, q: Tensor, variance: Tensor, beam_sigma_px: Tensor, aspe
     is learned.
     """
     rows, columns = p.shape[1], q.shape[2]
-    along_y, along_x = folded_cosines(rows), cosines(columns)
-    across_x = eigenvalues(columns)[None, :]
-    across_y = aspect * aspect * eigenvalues(rows)[:, None]
+    along_y, along_x = folded_cosines(rows), folded_cosines(columns)
+    across_x = eigenvalues(columns)[:, None]  # a row of modes is of one wavelength along x
+    across_y = aspect * aspect * eigenvalues(rows)[None, :]
     eigen = across_x + across_y
     level = eigen <= 0.0
     safe = torch.where(level, 1.0, eigen)
-    found = torch.where(level, 0.0, (to_modes(divergence(p, q, aspect), along_y) @ along_x.T) / safe)
+    source = to_modes(divergence(p, q, aspect), along_y).transpose(1, 2)
+    found = torch.where(level, 0.0, to_modes(source, along_x) / safe)
 
     # A mean of two neighbours weakens noise as it weakens the slope: by the cosine of half the phase between them.
-    of_x, of_y = across_x * (1.0 - 0.25 * across_x), across_y * (1.0 - 0.25 * eigenvalues(rows)[:, None])
+    of_x, of_y = across_x * (1.0 - 0.25 * across_x), across_y * (1.0 - 0.25 * eigenvalues(rows)[None, :])
     noise = variance[:, None, None] * torch.where(level, 0.0, (of_x + of_y) / safe)
     power = _around(found * found * eigen)
     kept = (1.0 - SUSPECTED * noise / power.clamp_min(LEAST_POWER)).clamp_min(0.0)
     left = ((kept * noise).sum(dim=(1, 2)) / noise.sum(dim=(1, 2)).clamp_min(LEAST_POWER)).clamp(LEAST_LEFT, 1.0)
 
     phase_x, phase_y = (torch.arange(count).to(p.dtype) * (math.pi / count) for count in (columns, rows))
-    slope = torch.sin(phase_x) * phase_x + (aspect * aspect * torch.sin(phase_y) * phase_y)[:, None]
-    squares = phase_x**2 + aspect * aspect * (phase_y**2)[:, None]
+    slope = (torch.sin(phase_x) * phase_x)[:, None] + aspect * aspect * torch.sin(phase_y) * phase_y
+    squares = (phase_x**2)[:, None] + aspect * aspect * phase_y**2
     passed = slope / safe * torch.exp(-0.5 * beam_sigma_px[:, None, None] ** 2 * squares)
     sharpened = (1.0 / passed.clamp_min(LEAST_PASSED)).clamp_max(MOST_SHARPENED) - 1.0
     sure = (kept * kept) * (kept * kept)
     modes = torch.where(level, 0.0, kept * (1.0 + sharpened * sure)) * found
-    height = from_modes(modes, along_y) @ along_x
+    height = from_modes(from_modes(modes, along_x).transpose(1, 2), along_y)
     return Filtered(*slopes_of(height, aspect), left)
 
 

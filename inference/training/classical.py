@@ -156,25 +156,69 @@ def rerender(
 
 
 @script()
-def _cosines(n: INT64) -> FLOAT["N", "N"]:
-    """The orthonormal DCT-II matrix [k, i]. Angles are reduced in integers, so float32 holds them at any size."""
-    zero = op.Constant(value_int=0)
+def _cosines(modes: INT64["K"], n: INT64) -> FLOAT["K", "M"]:
+    """Those rows of the orthonormal DCT-II matrix [k, i], on the first half of the places, which the second mirrors.
+    Angles are reduced in integers, so float32 holds them at any size."""
     one = op.Constant(value_int=1)
-    i = op.Unsqueeze(op.Range(zero, n, one), op.Constant(value_ints=[0]))
-    k = op.Transpose(i, perm=[1, 0])
+    i = op.Unsqueeze(op.Range(op.Constant(value_int=0), (n + one) / 2, one), op.Constant(value_ints=[0]))
+    k = op.Unsqueeze(modes, op.Constant(value_ints=[1]))
     turns = op.Mod((2 * i + 1) * k, 4 * n)
     size = op.Cast(n, to=1)
     angles = op.Cast(turns, to=1) * (1.5707963267948966 / size)
-    scale = op.Where(op.Equal(k, zero), op.Sqrt(1.0 / size), op.Sqrt(2.0 / size))
+    scale = op.Where(op.Equal(k, op.Constant(value_int=0)), op.Sqrt(1.0 / size), op.Sqrt(2.0 / size))
     return op.Cos(angles) * scale
 
 
 @script()
+def _even_modes(n: INT64) -> INT64["K"]:
+    return op.Range(op.Constant(value_int=0), n, op.Constant(value_int=2))
+
+
+@script()
+def _odd_modes(n: INT64) -> INT64["K"]:
+    return op.Range(op.Constant(value_int=1), n, op.Constant(value_int=2))
+
+
+@script()
 def _eigenvalues(n: INT64) -> FLOAT["N"]:
-    """Of the negative second difference with Neumann ends: 2 - 2 cos(pi k / n), in the form that keeps small ones."""
-    k = op.Range(op.Constant(value_int=0), n, op.Constant(value_int=1))
+    """Of the negative second difference with Neumann ends, even modes first: 2 - 2 cos(pi k / n), in the form that
+    keeps small ones."""
+    k = op.Concat(_even_modes(n), _odd_modes(n), axis=0)
     half = op.Sin(op.Cast(k, to=1) * (1.5707963267948966 / op.Cast(n, to=1)))
     return 4.0 * half * half
+
+
+@script()
+def _to_modes(maps: FLOAT["N", "M"], n: INT64) -> FLOAT["N", "M"]:
+    """The cosine transform along the rows' axis, even modes first: both kinds are products of half the size, with
+    the sum and the difference of both halves. The middle of an odd count has no mirror image."""
+    one = op.Constant(value_int=1)
+    rows = op.Constant(value_ints=[0])
+    half = op.Unsqueeze((n + one) / 2, rows)
+    first = op.Slice(maps, op.Constant(value_ints=[0]), half, rows)
+    mirrored = op.Slice(
+        maps, op.Constant(value_ints=[-1]), op.Constant(value_ints=[-1]) - half, rows, op.Constant(value_ints=[-1])
+    )
+    places = op.Range(op.Constant(value_int=0), (n + one) / 2, one)
+    is_middle = op.Equal(2 * places + 1, n)
+    once = op.Where(is_middle, op.Constant(value_float=0.5), op.Constant(value_float=1.0))
+    even = op.MatMul(_cosines(_even_modes(n), n), op.Unsqueeze(once, op.Constant(value_ints=[1])) * (first + mirrored))
+    odd = op.MatMul(_cosines(_odd_modes(n), n), first - mirrored)
+    return op.Concat(even, odd, axis=0)
+
+
+@script()
+def _from_modes(modes: FLOAT["N", "M"], n: INT64) -> FLOAT["N", "M"]:
+    """What `_to_modes` came from."""
+    rows = op.Constant(value_ints=[0])
+    half = op.Unsqueeze((n + op.Constant(value_int=1)) / 2, rows)
+    all_even = op.Slice(modes, op.Constant(value_ints=[0]), half, rows)
+    all_odd = op.Slice(modes, half, op.Constant(value_ints=[2147483647]), rows)
+    even = op.MatMul(op.Transpose(_cosines(_even_modes(n), n), perm=[1, 0]), all_even)
+    odd = op.MatMul(op.Transpose(_cosines(_odd_modes(n), n), perm=[1, 0]), all_odd)
+    last = op.Unsqueeze(n / 2, rows) - op.Constant(value_ints=[1])
+    back = op.Slice(even - odd, last, op.Constant(value_ints=[-2147483648]), rows, op.Constant(value_ints=[-1]))
+    return op.Concat(even + odd, back, axis=0)
 
 
 @script()
@@ -205,17 +249,15 @@ def integrate(
     from_x = op.Slice(p_padded, first, before_last, columns) - op.Slice(p_padded, second, last, columns)
     from_y = op.Slice(q_padded, first, before_last, rows) - op.Slice(q_padded, second, last, rows)
     source = from_x + aspect * from_y
-    cos_rows = _cosines(rows_n)
-    cos_columns = _cosines(columns_n)
-    spectrum = op.MatMul(op.MatMul(cos_rows, source), op.Transpose(cos_columns, perm=[1, 0]))
-    over_x = op.Unsqueeze(_eigenvalues(columns_n), op.Constant(value_ints=[0]))
-    over_y = op.Unsqueeze(_eigenvalues(rows_n), op.Constant(value_ints=[1]))
+    spectrum = _to_modes(op.Transpose(_to_modes(source, rows_n), perm=[1, 0]), columns_n)
+    over_x = op.Unsqueeze(_eigenvalues(columns_n), op.Constant(value_ints=[1]))
+    over_y = op.Unsqueeze(_eigenvalues(rows_n), op.Constant(value_ints=[0]))
     eigen = over_x + aspect * aspect * over_y
     is_mean = eigen <= 0.0
     solved = op.Where(
         is_mean, op.Constant(value_float=0.0), spectrum / op.Where(is_mean, op.Constant(value_float=1.0), eigen)
     )
-    in_pixels = op.MatMul(op.MatMul(op.Transpose(cos_rows, perm=[1, 0]), solved), cos_columns)
+    in_pixels = _from_modes(op.Transpose(_from_modes(solved, columns_n), perm=[1, 0]), rows_n)
     along_x = op.Slice(in_pixels, second, last, columns) - op.Slice(in_pixels, first, before_last, columns)
     along_y = op.Slice(in_pixels, second, last, rows) - op.Slice(in_pixels, first, before_last, rows)
     off_x = along_x - p

@@ -65,7 +65,8 @@ class Rig:
         return ""
 
     def consumer(self, keys: CurveKeys | None = None) -> DataConsumer:
-        self.consumers.append(DataConsumer(self.context, self.endpoints.data, keys, {"name": "test"}))
+        about = {"name": f"test {len(self.consumers)}"}
+        self.consumers.append(DataConsumer(self.context, self.endpoints.data, keys, about))
         return self.consumers[-1]
 
     def publish(self, *sequences: int) -> None:
@@ -152,6 +153,22 @@ def test_an_expired_lease_goes_to_another_worker(rig: Rig) -> None:
     assert dead.ask("work", timeout_s=5, lease_s=0.1) is not None
     delivery = living.ask("work", timeout_s=6, lease_s=30)
     assert delivery is not None and delivery.message.header.sequence == 0
+
+
+def test_a_frame_that_was_let_go_is_for_a_worker_with_nothing_else_in_hand(rig: Rig) -> None:
+    """Whatever ended the one that had it would end the other frame too."""
+    first, second = rig.consumer(), DataConsumer(rig.context, rig.endpoints.data, None, {"name": "test 0"})
+    rig.consumers.append(second)
+    rig.publish(0)
+    assert rig.consumer().ask("work", timeout_s=5, lease_s=0.1) is not None
+    rig.publish(1)
+    fresh = first.ask("work", timeout_s=5, lease_s=30)
+    assert fresh is not None and fresh.message.header.sequence == 1
+    assert second.ask("work", timeout_s=1.5, lease_s=30) is None
+    assert len(rig.server.workers()) == 2, "two consumers of one name are one worker"
+    assert first.hand_back(result(1)) == ""
+    again = second.ask("work", timeout_s=5, lease_s=30)
+    assert again is not None and again.message.header.sequence == 0
 
 
 def test_a_result_is_acknowledged_once_and_reaches_viewers(rig: Rig) -> None:

@@ -9,18 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from onnx import load
+from onnx import TensorProto, load
+from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
+from onnx.numpy_helper import from_array
+from onnx.reference import ReferenceEvaluator
 from torch.nn import functional
 
 from acquisition.errors import BadInput
 from acquisition.instrument import four_quadrant
 from inference.calibration import calibrate
 from inference.networks.dsm import Dsm, blurred, centred, harmonics_of_directions, horizons, normals, that_counts
-from inference.networks.export import LEARNED
+from inference.networks.export import LEARNED, OPSET, _slice_at_once
 from inference.networks.graphs import RerenderGraph
 from inference.networks.poisson import cosines, folded_cosines, from_modes, integrate, to_modes
+from inference.networks.scales import BINOMIAL, coarser
 from inference.networks.slopes import SlopeNet
-from inference.networks.unet import summed
+from inference.networks.unet import LEAK, Block, summed, times_one
 from inference.networks.weights import read_rerender, read_slopes, write_slopes
 from inference.networks.wiener import _around
 from inference.registry import CALIBRATION, MODELS, SLOTS, find_model_set
@@ -57,6 +61,43 @@ def test_a_convolution_of_parts_is_that_of_the_whole() -> None:
     layer, whole = torch.nn.Conv2d(17, 8, 4, stride=2, padding=2), torch.randn(2, 17, 33, 50)
     parts = [whole[:, :10], whole[:, 10:13], whole[:, 13:]]
     torch.testing.assert_close(summed(layer, parts), layer(whole), rtol=1e-5, atol=1e-5)
+
+
+def test_a_block_adds_its_share_of_what_it_mixes() -> None:
+    torch.manual_seed(6)
+    block, values = Block(8), torch.randn(2, 8, 9, 14)
+    with torch.no_grad():
+        block.share.copy_(torch.randn(8, 1, 1))
+        block.narrow.bias.copy_(torch.randn(8))
+    mixed = block.narrow(functional.leaky_relu(block.widen(block.around(values)), LEAK))
+    torch.testing.assert_close(block(values), values + block.share * mixed, rtol=1e-5, atol=1e-5)
+    assert torch.equal(times_one(values), values)
+
+
+@pytest.mark.parametrize("shape", SHAPES[1:])
+def test_means_on_a_coarser_grid_are_of_each_channel_alone(shape: tuple[int, int]) -> None:
+    maps, line = torch.rand(2, 3, *shape, generator=torch.Generator().manual_seed(7)), torch.tensor(BINOMIAL)
+    kernel = torch.outer(line, line).expand(1, 1, 4, 4)
+    alone = [functional.conv2d(maps[:, one : one + 1], kernel, stride=2, padding=2) for one in range(3)]
+    torch.testing.assert_close(coarser(maps), torch.cat(alone, dim=1), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("second_axis", "cuts"), [(1, 1), (0, 2)])
+def test_cuts_through_two_axes_become_one_and_those_through_the_same_do_not(second_axis: int, cuts: int) -> None:
+    names = ("start", "end", "axis", "step")
+    values = {"first": (1, 6, 0, 1), "second": (1, 4, second_axis, 2)}
+    held = [from_array(np.array([v]), f"{cut}_{n}") for cut in values for n, v in zip(names, values[cut], strict=True)]
+    nodes = [
+        make_node("Slice", ["x", *(f"first_{name}" for name in names)], ["between"]),
+        make_node("Slice", ["between", *(f"second_{name}" for name in names)], ["y"]),
+    ]
+    given, found = (make_tensor_value_info(name, TensorProto.FLOAT, [None, None]) for name in "xy")
+    model = make_model(make_graph(nodes, "cut", [given], [found], held), opset_imports=[make_opsetid("", OPSET)])
+    maps = np.arange(56.0, dtype=np.float32).reshape(7, 8)
+    expected = ReferenceEvaluator(model).run(None, {"x": maps})[0]
+    _slice_at_once(model.graph)
+    assert sum(node.op_type == "Slice" for node in model.graph.node) == cuts
+    np.testing.assert_array_equal(ReferenceEvaluator(model).run(None, {"x": maps})[0], expected)
 
 
 @pytest.mark.parametrize("segments", [3, 5])

@@ -60,6 +60,19 @@ def test_a_frame_on_which_workers_die_is_given_up() -> None:
     assert work.given_up == {("run", 0)}
 
 
+def test_a_frame_on_which_a_worker_died_is_for_one_with_nothing_else_in_hand() -> None:
+    work = board(1)
+    work.next(0, LEASE_NS)
+    work.release(("run", 0))
+    work.frames.add(("run", 1), b"about", [b"\1"])
+    assert [entry and entry.key for entry in (work.next(0, LEASE_NS, alone=False) for _ in range(2))] == [
+        ("run", 1),
+        None,
+    ]
+    again = work.next(0, LEASE_NS)
+    assert again is not None and again.key == ("run", 0)
+
+
 def test_old_runs_are_filled_in_only_when_nothing_newer_waits() -> None:
     work = board(1)
     work.add_backfill(Backfill("old", b"about", deque([4, 5]), lambda sequence: [bytes([sequence])]))

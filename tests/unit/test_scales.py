@@ -39,7 +39,11 @@ def test_noise_is_told_to_be_about_its_own_size_at_every_scale() -> None:
     torch.manual_seed(1)
     slopes = 0.2 * torch.randn(1, 2, 256, 256)
     bands, told = take_apart(slopes, slopes, torch.full_like(slopes, 0.04), torch.ones(1, 1, 256, 256), 4)
-    for band, of_it in zip(bands, told, strict=True):
+    assert [of_it.shape[1] for of_it in told] == [4, 8, 8, 8, 8] and len(bands) == len(told)
+    for of_it in told:
+        outstanding_squared = torch.exp(2.0 * of_it[:, 2:4]) - 1.0
+        assert 0.3 < float(outstanding_squared.mean().sqrt()) < 3.0
+    for band, of_it in zip(bands[1:], told[1:], strict=True):
         sigma = torch.exp(0.5 * of_it[:, 6:] / 0.2)
         assert 0.3 < float((band / sigma).std()) < 3.0
 
