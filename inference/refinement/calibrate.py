@@ -88,7 +88,7 @@ class _Fit:
             if ended:
                 # what walls send on may still be that of the file's instrument
                 at, damping = self._shown(state), DAMPING
-            renewed = bool(ended)
+            renewed = bool(ended) or not any(one.walls.again.any() for one in at)
         matrix, _, parts = self._equations(state, at)
         sigmas = self._sigmas(matrix, parts, at)
         fitted = self.free.instrument(state.values)

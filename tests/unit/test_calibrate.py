@@ -20,7 +20,7 @@ from inference.refinement.parameters import Priors
 from inference.refinement.pose_search import start_pose
 from inference.refinement.views import View, view_of
 
-SIZE, WALLED_PX = 40, 28
+SIZE, WALLED_PX = 40, 24
 DOSE = 20_000.0
 GAINS = (1.15, 0.85, 1.1, 0.95)
 DARKS = (230.0, 180.0, 215.0, 190.0)
