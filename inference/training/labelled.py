@@ -22,7 +22,7 @@ from inference.training.slopes import GIVEN, left_of
 from inference.training.surface_errors import normals
 
 SHARE = 0.25
-LEAST_KNOWN = 0.3
+LEAST_KNOWN = 0.1
 TRIES = 50
 KNOWN, LABELLED = "known", "labelled"
 
