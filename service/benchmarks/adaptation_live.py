@@ -22,7 +22,7 @@ from acquisition.recording import Recorder
 from acquisition.stamping import optics_of, stamp, start_run
 from inference.forward_model import render
 from service.benchmarks.measured import Measured, tell_progress
-from service.benchmarks.page_lab import PATIENCE_S, programs
+from service.benchmarks.page_lab import PATIENCE_S, come_to_rest, programs
 from service.benchmarks.surfaces import made_surface
 
 SURFACE = "roughness, 20 deg"
@@ -52,6 +52,7 @@ def recording_row(quick: bool) -> Measured:
             base, key = running.link.split("/?key=")
             head, patient = {"Authorization": f"Bearer {key}"}, httpx.HTTPTransport(retries=CONNECTS)
             with httpx.Client(base_url=f"{base}/api/v1", headers=head, timeout=PATIENCE_S, transport=patient) as api:
+                come_to_rest(api)
                 wanted = {"run": "long", "loop": True, "record": True}
                 recorded = runs / api.post("/replay", json=wanted).raise_for_status().json()["run_id"]
                 with _written_s(recorded / "journal.jsonl") as written_s:
