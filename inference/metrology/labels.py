@@ -112,10 +112,10 @@ def label(
 def correct(surface: HeightMap, afm: HeightMap, tip_radius_m: float | None = None) -> Corrected:
     """The map on the pixels of `surface`, which lies on it.
 
-    Scan lines go as in a comparison. The tip goes by erosion (Villarrubia, J. Res. NIST 102, 425, 1997), of a map whose
-    noise is smoothed first: of noise, erosion would take the lowest. An AFM doesn't know how the specimen stands before
-    the detector, so the mean plane is the frame's. Raises `BadInput` where the two do not fit each other, and where
-    fewer than a tenth of the pixels can be trusted.
+    The tip goes by erosion (Villarrubia, J. Res. NIST 102, 425, 1997), of a map whose noise is smoothed first: erosion
+    would take the lowest of noise. The place is found anew on what is left. An AFM doesn't know how the specimen stands
+    before the detector, so the mean plane is the frame's. Raises `BadInput` where the two do not fit each other, where
+    the place is not known to 0.3 pixels, and where fewer than a tenth of the pixels can be trusted.
     """
     found = compare(surface, afm, tip_radius_m)
     radius_m = found.probe.tip_radius_m
@@ -124,7 +124,7 @@ def correct(surface: HeightMap, afm: HeightMap, tip_radius_m: float | None = Non
     if not off_px <= MOST_MISPLACED_PX:
         raise BadInput(
             f"the frame's place on the map is known to {off_px:.2f} pixels only, the limit for labels is "
-            f"{MOST_MISPLACED_PX:g}: fuse more frames, or take a rougher or larger place"
+            f"{MOST_MISPLACED_PX:g}: {_way_out(found)}fuse more frames, or take a rougher or larger place"
         )
     places = placement.places(surface, afm)
     spacing_m = max(*steps(surface), *steps(afm))
@@ -137,7 +137,9 @@ def correct(surface: HeightMap, afm: HeightMap, tip_radius_m: float | None = Non
     mask &= ~_misplaced(height_m, surface, mask, placement)
     share = float(mask.mean())
     if share < LEAST_LABELLED:
-        raise BadInput(f"only {100 * share:.0f} % of the frame can be labelled: give a map of more of it, or finer")
+        raise BadInput(
+            f"only {100 * share:.0f} % of the frame can be labelled: {_way_out(found)}give a map of more of it, or finer"
+        )
     return Corrected(height_m, mask, placement, radius_m, found.probe.tip_stated)
 
 
@@ -180,6 +182,10 @@ def load_labels(path: Path) -> Labels:
             )
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise BadInput(f"{path} holds no labels ({error}): make them with `eclips label`") from error
+
+
+def _way_out(found: Comparison) -> str:
+    return "" if found.probe.tip_stated else "state the tip's radius, "
 
 
 def _without_tip(surface: HeightMap, found: Comparison) -> tuple[Floats, NDArray[np.bool_], Placement]:
