@@ -138,7 +138,8 @@ def correct(surface: HeightMap, afm: HeightMap, tip_radius_m: float | None = Non
     share = float(mask.mean())
     if share < LEAST_LABELLED:
         raise BadInput(
-            f"only {100 * share:.0f} % of the frame can be labelled: {_way_out(found)}give a map of more of it, or finer"
+            f"only {100 * share:.0f} % of the frame can be labelled: "
+            f"{_way_out(found)}give a map of more of it, or a finer one"
         )
     return Corrected(height_m, mask, placement, radius_m, found.probe.tip_stated)
 
