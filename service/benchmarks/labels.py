@@ -15,6 +15,7 @@ from scipy.ndimage import map_coordinates
 
 from acquisition.errors import BadInput
 from acquisition.frames import Frame
+from acquisition.instrument import Instrument
 from inference.forward_model import render
 from inference.metrology.height_map import HeightMap
 from inference.metrology.labels import correct
@@ -83,24 +84,25 @@ def measure(quick: bool, data: Path | None) -> Report:
         "slope_error_vs_uncorrected": Measured(float(np.median(left)), "slope error where labelled, tip taken out"),
     }
     if not quick:
-        rows["trained_vs_without_labels"] = _trained(surfaces, rng)
+        rows |= _trained_rows(surfaces, rng)
     return Report(rows, table=_table(found))
 
 
-def _trained(surfaces: Sequence[Surface], rng: np.random.Generator) -> Measured | NotMeasured:
+def _trained_rows(surfaces: Sequence[Surface], rng: np.random.Generator) -> dict[str, Measured | NotMeasured]:
     try:
-        from service.benchmarks.label_training import trained_vs_without
+        from service.benchmarks.label_training import trained_rows
     except ModuleNotFoundError as error:
-        return NotMeasured(f"{error.name} is not installed: install the extra `train`")
-    return trained_vs_without(surfaces, rng)
+        why = NotMeasured(f"{error.name} is not installed: install the extra `train`")
+        return {"trained_vs_without_labels": why, "trained_vs_without_labels_faulty": why}
+    return trained_rows(surfaces, rng)
 
 
-def seen(surface: Surface, size: int, rng: np.random.Generator) -> Seen:
-    """The middle of a surface by both microscopes."""
+def seen(surface: Surface, size: int, rng: np.random.Generator, real: Instrument | None = None) -> Seen:
+    """The middle of a surface by both microscopes; `real` is what the first one is, where it isn't as stated."""
     tell_progress(f"labels: {surface.name}")
     top, left = ((side - size) // 2 for side in surface.heights_m.shape)
     height_m, pixel_m = surface.heights_m[top : top + size, left : left + size], surface.pixel_size_m
-    frame = frame_of(render(height_m, surface.instrument, rng, dose=DOSE), surface.instrument, surface.name)
+    frame = frame_of(render(height_m, real or surface.instrument, rng, dose=DOSE), surface.instrument, surface.name)
     found_m = Pipeline("classical").reconstruct(frame, surface.instrument).height_m.astype(np.float64)
     return Seen(height_m, frame, HeightMap(found_m, pixel_m, pixel_m), *_probed(surface.heights_m, size, pixel_m, rng))
 
