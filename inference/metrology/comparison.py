@@ -116,7 +116,7 @@ def compare(frame: HeightMap, afm: HeightMap, tip_radius_m: float | None = None)
     own = np.meshgrid(*(np.arange(side, dtype=np.float64) for side in quiet.height_m.shape), indexing="ij")
     afm_m, _ = resampled(quiet, (own[0], own[1]), spacing_m)
     frame_m = _without_plane(frame_m, known)
-    afm_m, offsets_m = _lines_of(afm_m, frame_m, known)
+    afm_m, offsets_m = without_lines(afm_m, frame_m, known)
     frame_map, afm_map = (HeightMap(part, afm.pixel_size_m, afm.pixel_size_y_m) for part in (frame_m, afm_m))
     mean = HeightMap(0.5 * (frame_m + afm_m), afm.pixel_size_m, afm.pixel_size_y_m)
     bends = find_bends(mean, known, REACH_PX * max(1.0, spacing_m / max(afm.pixel_size_m, afm.pixel_size_y_m)))
@@ -135,7 +135,7 @@ def _without_plane(height_m: Floats, known: NDArray[np.bool_]) -> Floats:
     return np.asarray(height_m - basis @ plane, np.float64)
 
 
-def _lines_of(afm_m: Floats, frame_m: Floats, known: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+def without_lines(afm_m: Floats, frame_m: Floats, known: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """The AFM with the frame's plane, and each line's median difference to the frame taken out; those medians over
     the lines that both have. Plane and lines share the slope across the lines, so they are found in turns."""
     apart, offsets = afm_m - frame_m, np.zeros(len(afm_m))

@@ -15,9 +15,11 @@ from scipy.ndimage import binary_dilation, binary_erosion, correlate1d, gaussian
 from acquisition.errors import BadInput
 from acquisition.frames import Frame
 from acquisition.instrument import Instrument
-from inference.metrology.comparison import compare
+from inference.metrology.alignment import BLUR_PX
+from inference.metrology.comparison import Comparison, compare, without_lines
 from inference.metrology.height_map import HeightMap
-from inference.metrology.placement import Placement, resampled
+from inference.metrology.place_fit import fit_place
+from inference.metrology.placement import Placement, resampled, steps
 from inference.metrology.probe import touched
 from inference.pipeline import calibrated
 from inference.registry import CALIBRATION
@@ -31,7 +33,8 @@ SECOND = (1.0, -2.0, 1.0)
 CLOSED_SHARE = 0.3
 RESIDUAL_DEVIATIONS = 5.0
 RESIDUAL_PX = 5
-MOST_MISPLACED_SHARE = 0.25
+MOST_MISPLACED_SHARE, MOST_MISPLACED_PX = 0.25, 0.3
+TURNS = 2
 LEAST_LABELLED = 0.1
 
 Floats = NDArray[np.float64]
@@ -109,32 +112,36 @@ def label(
 def correct(surface: HeightMap, afm: HeightMap, tip_radius_m: float | None = None) -> Corrected:
     """The map on the pixels of `surface`, which lies on it.
 
-    Scan lines go as in a comparison. The tip goes by erosion (Villarrubia, J. Res. NIST 102, 425, 1997), of a map whose
-    noise is smoothed first: of noise, erosion would take the lowest. An AFM doesn't know how the specimen stands before
-    the detector, so the mean plane is the frame's. Raises `BadInput` where the two do not fit each other, and where
-    fewer than a tenth of the pixels can be trusted.
+    The tip goes by erosion (Villarrubia, J. Res. NIST 102, 425, 1997), of a map whose noise is smoothed first: erosion
+    would take the lowest of noise. The place is found anew on what is left. An AFM doesn't know how the specimen stands
+    before the detector, so the mean plane is the frame's. Raises `BadInput` where the two do not fit each other, where
+    the place is not known to 0.3 pixels, and where fewer than a tenth of the pixels can be trusted.
     """
     found = compare(surface, afm, tip_radius_m)
-    map_m, radius_m = found.afm.height_m, found.probe.tip_radius_m
-    pixels_m = (afm.pixel_size_y_m, afm.pixel_size_m)
-    quiet_m = gaussian_filter(map_m, QUIET_PX, mode="nearest")
-    true_m = -touched(-quiet_m, pixels_m, radius_m)
-    reached = ~_closed(true_m, pixels_m, radius_m) & found.known
-    places = found.placement.places(surface, afm)
-    spacing_m = max(surface.pixel_size_m, surface.pixel_size_y_m, *pixels_m)
-    height_m, inside = resampled(
-        HeightMap(map_m - quiet_m + true_m, afm.pixel_size_m, afm.pixel_size_y_m), places, spacing_m
-    )
+    radius_m = found.probe.tip_radius_m
+    true_m, reached, placement = _without_tip(surface, found)
+    off_px = placement.sigma_m(surface) / surface.pixel_size_m
+    if not off_px <= MOST_MISPLACED_PX:
+        raise BadInput(
+            f"the frame's place on the map is known to {off_px:.2f} pixels only, the limit for labels is "
+            f"{MOST_MISPLACED_PX:g}: {_way_out(found)}fuse more frames, or take a rougher or larger place"
+        )
+    places = placement.places(surface, afm)
+    spacing_m = max(*steps(surface), *steps(afm))
+    height_m, inside = resampled(HeightMap(true_m, afm.pixel_size_m, afm.pixel_size_y_m), places, spacing_m)
     doubtful, _ = resampled(HeightMap((~reached).astype(float), afm.pixel_size_m, afm.pixel_size_y_m), places, 0.0)
     mask = inside & (doubtful < 0.5)
     steep = np.hypot(*np.gradient(height_m, surface.pixel_size_y_m, surface.pixel_size_m))
     mask &= (steep < STEEPEST) & _within(mask.shape)
     height_m = _with_plane_of(height_m, surface.height_m, mask)
-    mask &= ~_misplaced(height_m, surface, mask, found.placement)
+    mask &= ~_misplaced(height_m, surface, mask, placement)
     share = float(mask.mean())
     if share < LEAST_LABELLED:
-        raise BadInput(f"only {100 * share:.0f} % of the frame can be labelled: give a map of more of it, or finer")
-    return Corrected(height_m, mask, found.placement, radius_m, found.probe.tip_stated)
+        raise BadInput(
+            f"only {100 * share:.0f} % of the frame can be labelled: "
+            f"{_way_out(found)}give a map of more of it, or a finer one"
+        )
+    return Corrected(height_m, mask, placement, radius_m, found.probe.tip_stated)
 
 
 def save_labels(labels: Labels, path: Path) -> None:
@@ -176,6 +183,28 @@ def load_labels(path: Path) -> Labels:
             )
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise BadInput(f"{path} holds no labels ({error}): make them with `eclips label`") from error
+
+
+def _way_out(found: Comparison) -> str:
+    return "" if found.probe.tip_stated else "state the tip's radius, "
+
+
+def _without_tip(surface: HeightMap, found: Comparison) -> tuple[Floats, NDArray[np.bool_], Placement]:
+    """The map without tip and lines, where the tip reached, and the frame's place on it. A tip moves walls outwards,
+    and the place with them, and lifts one line more than another; so the lines are those against the frame as the tip
+    would touch it, and lines, tip and place are found in turns."""
+    map_m, placement, afm = found.afm.height_m, found.placement, found.afm
+    pixels_m, radius_m = steps(afm), found.probe.tip_radius_m
+    for _ in range(TURNS):
+        frame_m, known = resampled(surface, placement.inverse().places(afm, surface), max(*steps(surface), *pixels_m))
+        blunt_m = touched(np.where(known, frame_m, frame_m[known].min()), pixels_m, radius_m)
+        map_m, _ = without_lines(map_m, blunt_m, known)
+        quiet_m = gaussian_filter(map_m, QUIET_PX, mode="nearest")
+        true_m = -touched(-quiet_m, pixels_m, radius_m)
+        reached = ~_closed(true_m, pixels_m, radius_m) & known
+        true = HeightMap(true_m, afm.pixel_size_m, afm.pixel_size_y_m)
+        placement = fit_place(surface, true, placement, BLUR_PX, reached) or placement
+    return map_m - quiet_m + true_m, reached, placement
 
 
 def _closed(true_m: Floats, pixels_m: tuple[float, float], radius_m: float) -> NDArray[np.bool_]:

@@ -18,8 +18,8 @@ Floats = NDArray[np.float64]
 class Placement:
     """A point u of the frame lies at `matrix @ u + shift_m` of the map; both from their middles, x right and y down,
     in metres. `shift_sigma_m`: standard deviation of the shift (x, y), `matrix_sigma` (2, 2) those of the matrix.
-    `height_ratio`: the frame's heights over the map's. `correlation`: of both where they overlap, without offsets of
-    scan lines and long waves."""
+    `height_ratio`: the frame's heights over the map's. `correlation`: of the slopes of both where they overlap,
+    without offsets of scan lines and long waves."""
 
     matrix: Floats
     shift_m: Floats
@@ -45,6 +45,12 @@ class Placement:
         along, _ = self.scale
         leaning = float(self.matrix[:, 0] @ self.matrix[:, 1]) / along
         return math.degrees(math.atan2(leaning, self.scale[1]))
+
+    def sigma_m(self, frame: HeightMap) -> float:
+        """By how much the points of `frame` may be misplaced: one standard deviation, rms over it."""
+        rows, columns = frame.height_m.shape
+        variance_m2 = np.array([columns * frame.pixel_size_m, rows * frame.pixel_size_y_m]) ** 2 / 12.0
+        return float(np.sqrt((self.shift_sigma_m**2).sum() + (self.matrix_sigma**2 @ variance_m2).sum()))
 
     def places(self, frame: HeightMap, other: HeightMap) -> tuple[Floats, Floats]:
         """Row and column in `other` of every pixel of `frame`."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from acquisition.errors import BadInput
 from acquisition.frames import Frame
@@ -16,12 +17,24 @@ from acquisition.instrument import Instrument
 from inference.networks.finetune import FinetuneNet
 from inference.networks.slopes import SlopeNet
 from inference.pipeline import with_optics
-from inference.refinement.candidate_score import BORDER_PX, Scores, Verdict, judge, of_total, score, thinned
+from inference.refinement.candidate_score import (
+    BORDER_PX,
+    LEAST_SEGMENTS,
+    Scores,
+    Verdict,
+    judge,
+    missed_by_others,
+    of_total,
+    score,
+    thinned,
+)
 from inference.refinement.explaining import Explainer, View, slopes_of, view_of
 
 CROP_PX = 64
 KEPT_FOR_INPUT = 0.75
-PULL = 0.02
+MOST_OFF_SIGMA = 2.0
+"""So far the parent's slopes may be off for faults of the instrument, in their sigmas, which are of noise alone."""
+LEFT_OUT_SHARE = 0.5
 RATE = 2e-3
 AVERAGED = 0.98
 HELD_OUT_EVERY = 4
@@ -78,12 +91,13 @@ def adapt(
     """Fit a copy of `parent` to three of every four frames and score it on the fourth.
 
     Of each crop three quarters of the electrons go in, and what the slopes found there say of the segments' shares is
-    compared with the last quarter: noise can't be learned, for it isn't the same in both. Only the outermost layers
-    learn (5 000 of 1.7 million numbers in the shipped set): what a scale gives back and adds can bend, stretch and turn
-    slopes as a wrong emission law or a wrong gain does, while what the network knows of surfaces stays; a pull towards
-    the parent's slopes, in their sigmas, keeps what the frames say nothing of. `finetune` is frozen, and so can't take
-    in errors of slopes. Ends after `steps`, or `until_s` seconds of them and at least 25. Raises `BadInput` where fewer
-    than two frames can be used.
+    compared with the last quarter; every other time all segments but one go in, and that one is predicted, as the score
+    does. Noise can't be learned, for it isn't the same in both. Only the outermost layers learn (5 000 of 1.7 million
+    numbers in the shipped set): what a scale gives back and adds can bend, stretch and turn slopes as a wrong emission
+    law or a wrong gain does, while what the network knows of surfaces stays; a pull towards the parent's slopes weighs
+    as much as it is likely beside all these frames, and keeps what they say nothing of. `finetune` is frozen, and so
+    can't take in errors of slopes. Ends after `steps`, or `until_s` seconds of them and at least 25. Raises `BadInput`
+    where fewer than two frames can be used.
     """
     began = time.monotonic()
     views, unusable = _usable(frames, instrument)
@@ -156,21 +170,21 @@ def _fitted(
     averaged = [weights for name, weights in average.named_parameters() if name.startswith(LEARNING)]
     optimiser = torch.optim.Adam(learning, lr=RATE)
     rng = np.random.default_rng(seed)
+    # The misfit is a mean over segments, of a part of the electrons of one frame of them all.
+    pull = (1.0 - KEPT_FOR_INPUT) / (MOST_OFF_SIGMA**2 * len(views) * len(views[0].electrons))
     done = 0
     began = time.monotonic()
     while done < steps and (done < LEAST_STEPS or time.monotonic() - began < until_s):
         view = _crop(views[int(rng.integers(len(views)))], rng)
-        given, asked = thinned(view, KEPT_FOR_INPUT, rng)
+        given, misfit_of = _lesson(view, rng)
         with torch.no_grad():
             old_p, old_q, sigma_p, sigma_q = slopes_of(parent, given)
         p, q, _, _ = slopes_of(net, given)
-        expected = of_total(explainer.shares(p, q, view), asked.electrons)
-        misfit = (asked.electrons - expected) ** 2 / expected.detach().clamp_min(1.0)
         kept = (~view.rejected)[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX]
-        misfit = misfit[:, BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX][:, kept].mean()
-        pull = ((p - old_p) / sigma_p).square().mean() + ((q - old_q) / sigma_q).square().mean()
+        misfit = misfit_of(explainer.shares(p, q, view))[:, BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX][:, kept].mean()
+        moved = ((p - old_p) / sigma_p).square().mean() + ((q - old_q) / sigma_q).square().mean()
         optimiser.zero_grad()
-        torch.autograd.backward(misfit + PULL * pull)
+        torch.autograd.backward(misfit + pull * moved)
         optimiser.step()
         done += 1
         keep = min(AVERAGED, done / (done + 9.0))
@@ -179,6 +193,27 @@ def _fitted(
                 mean.lerp_(weights, 1.0 - keep)
         progress(done, steps)
     return average.eval(), done
+
+
+def _lesson(view: View, rng: np.random.Generator) -> tuple[View, Callable[[Tensor], Tensor]]:
+    """What of a frame a network is given, and by how much shares (S, H, W) that follow from it miss what it isn't: its
+    squares over their variance (1 or S, H, W), for as many electrons as are kept from the input."""
+    count = len(view.electrons)
+    if count < LEAST_SEGMENTS or rng.random() >= LEFT_OUT_SHARE:
+        given, asked = thinned(view, KEPT_FOR_INPUT, rng)
+
+        def missed(shares: Tensor) -> Tensor:
+            expected = of_total(shares, asked.electrons)
+            return (asked.electrons - expected) ** 2 / expected.detach().clamp_min(1.0)
+
+        return given, missed
+    segment = int(rng.integers(count))
+    others = [place for place in range(count) if place != segment]
+
+    def missed_segment(shares: Tensor) -> Tensor:
+        return (1.0 - KEPT_FOR_INPUT) * missed_by_others(shares, view, segment, others)[None]
+
+    return view.of(others), missed_segment
 
 
 def _crop(view: View, rng: np.random.Generator) -> View:

@@ -86,10 +86,7 @@ def score(net: SlopeNet | None, views: Sequence[View], explainer: Explainer) -> 
             for segment in segments:
                 others = [place for place in segments if place != segment]
                 shown = _shown(net, view.of(others), view, explainer)
-                total, share = view.electrons[others].sum(dim=0), shown[segment] / shown[others].sum(dim=0)
-                predicted = share * total
-                variance = (predicted + share * share * total).clamp_min(1.0)
-                frame.append(_tiles((view.electrons[segment] - predicted) ** 2 / variance, kept))
+                frame.append(_tiles(missed_by_others(shown, view, segment, others), kept))
             left_out.append(frame)
     signal = np.stack([view.electrons.double().mean(dim=(1, 2)).numpy() for view in views]).mean(axis=0)
     by_tile, whole = (np.asarray(np.nanmean(np.array(part), axis=0)) for part in (left_out, consistency))
@@ -130,6 +127,15 @@ def thinned(view: View, share: float, rng: np.random.Generator) -> tuple[View, V
     counted = np.maximum(np.rint(view.electrons.numpy()), 0.0)
     first = torch.from_numpy(rng.binomial(counted.astype(np.int64), share).astype(np.float32))
     return view.with_electrons(first), view.with_electrons(view.electrons - first)
+
+
+def missed_by_others(shown: Tensor, view: View, segment: int, others: list[int]) -> Tensor:
+    """(H, W) squares by which a segment differs from what `shown` (S, H, W) makes of the brightness of the others, over
+    the variance of both."""
+    total, share = view.electrons[others].sum(dim=0), shown[segment] / shown[others].sum(dim=0)
+    predicted = share * total
+    variance = (predicted + share * share * total).detach().clamp_min(1.0)
+    return (view.electrons[segment] - predicted) ** 2 / variance
 
 
 def of_total(shown: Tensor, electrons: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from inference.training.slopes import GIVEN, left_of
 from inference.training.surface_errors import normals
 
 SHARE = 0.25
-LEAST_KNOWN = 0.3
+ENOUGH_KNOWN, LEAST_KNOWN = 0.3, 0.1
 TRIES = 50
 KNOWN, LABELLED = "known", "labelled"
 
@@ -134,11 +134,17 @@ def _place(labels: Labels, side: int, rng: np.random.Generator) -> tuple[slice, 
     rows, columns = labels.mask.shape
     if min(rows, columns) < side:
         raise BadInput(f"a labelled frame of {columns} x {rows} pixels is smaller than the patches of {side}")
+    best, most = None, LEAST_KNOWN
     for _ in range(TRIES):
         top, left = int(rng.integers(rows - side + 1)), int(rng.integers(columns - side + 1))
         place = (slice(top, top + side), slice(left, left + side))
-        if labels.mask[place].mean() >= LEAST_KNOWN:
-            return place
+        known = float(labels.mask[place].mean())
+        if known >= most:
+            best, most = place, known
+        if known >= ENOUGH_KNOWN:
+            break
+    if best is not None:
+        return best
     raise BadInput(
         f"no patch of {side} pixels has {100 * LEAST_KNOWN:.0f} % of its labels known: label more of a frame"
     )

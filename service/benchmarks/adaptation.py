@@ -16,6 +16,7 @@ from acquisition.instrument import Instrument
 from inference.accuracy import Accuracy, compare
 from inference.forward_model import render
 from inference.registry import DEFAULT_MODEL, MODELS, find_model_set
+from service.benchmarks.adaptation_live import recording_row
 from service.benchmarks.frames import frame_of
 from service.benchmarks.measured import Measured, Report, Request, tell_progress
 from service.benchmarks.surfaces import made_surface
@@ -63,6 +64,7 @@ def measure(request: Request) -> Report:
             float(np.median([one.moved_sigma for one in right])), f"the floor, the true instrument: {_told(right)}"
         ),
     }
+    rows["recording_p99_vs_median"] = recording_row(request.quick)
     return Report(rows, table=_table(found))
 
 
@@ -101,7 +103,7 @@ def _one(
     frames = [_frame(render(height_m, real, rng, dose=DOSE), stated, number) for number in range(FRAMES)]
     found = adapt(parent, frames, stated, lambda done, total: None, finetune, steps)
     last = frames[found.held_out[-1]]
-    before, after = (_errors(net, last, stated, height_m) for net in (parent, found.net))
+    before, after = (errors_of(net, last, stated, height_m) for net in (parent, found.net))
     chi2 = (found.before.chi2, found.after.chi2)
     return Adapted(surface, what, before, after, chi2, found.moved_sigma, found.verdict.accepted)
 
@@ -111,7 +113,7 @@ def _frame(images: NDArray[np.uint16], stated: Instrument, number: int) -> Frame
     return Frame(replace(frame.header, sequence=number), images)
 
 
-def _errors(net: SlopeNet, frame: Frame, stated: Instrument, height_m: Floats) -> Accuracy:
+def errors_of(net: SlopeNet, frame: Frame, stated: Instrument, height_m: Floats) -> Accuracy:
     """Of the surface that the slopes integrate to."""
     from inference.networks.poisson import integrate
     from inference.refinement.explaining import slopes_of, view_of

@@ -15,7 +15,7 @@ import numpy as np
 from acquisition.errors import ComponentFailed
 from service.benchmarks.chromium import Tab, chromium_program, opened
 from service.benchmarks.measured import Measured, NotMeasured, Report, tell_progress
-from service.benchmarks.page_lab import PACE_HZ, PATIENCE_S, SIZE_PX, programs, sending
+from service.benchmarks.page_lab import PACE_HZ, PATIENCE_S, SIZE_PX, come_to_rest, programs, sending
 from service.benchmarks.page_watchers import watched_rows
 
 SECONDS, QUICK_SECONDS, WARM_S = 600.0, 10.0, 8.0
@@ -79,10 +79,7 @@ def measure(quick: bool, seconds: float | None) -> Report:
 
 
 def _start(api: httpx.Client, *, record: bool) -> None:
-    api.post("/run:stop").raise_for_status()
-    deadline = time.monotonic() + PATIENCE_S
-    while api.get("/status").raise_for_status().json()["state"] != "idle" and time.monotonic() < deadline:
-        time.sleep(0.2)
+    come_to_rest(api)
     api.post("/run", json={"record": record, "name": "page"}).raise_for_status()
 
 

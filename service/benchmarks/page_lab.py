@@ -70,6 +70,14 @@ def programs(folder: Path) -> Iterator[Programs]:
                 hearing.join(PATIENCE_S)
 
 
+def come_to_rest(api: httpx.Client) -> None:
+    """End the run that goes on."""
+    api.post("/run:stop").raise_for_status()
+    deadline = time.monotonic() + PATIENCE_S
+    while api.get("/status").raise_for_status().json()["state"] != "idle" and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
 @contextmanager
 def sending(address: str) -> Iterator[None]:
     """Frames at a camera's pace for as long as this is entered; one that is refused is lost, as a camera's would be."""

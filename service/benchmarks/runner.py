@@ -131,7 +131,7 @@ def _calibration(request: Request) -> Report:
 def _labels(quick: bool, data: Path | None) -> Report:
     from service.benchmarks import labels
 
-    return Report(labels.measure(quick, data))
+    return labels.measure(quick, data)
 
 
 def _adaptation(request: Request) -> Report:

@@ -12,8 +12,8 @@ import typer
 from acquisition.errors import BadInput
 from acquisition.recording import RecordedRun
 from inference.metrology.afm_files import read_map
-from inference.metrology.height_map import frame_map
-from inference.metrology.labels import Labels, save_labels
+from inference.metrology.height_map import HeightMap, frame_map
+from inference.metrology.labels import MOST_MISPLACED_PX, Labels, save_labels
 from inference.metrology.labels import label as make_labels
 from service.commands.shared import RunArgument, say
 
@@ -62,11 +62,14 @@ def told(labels: Labels) -> list[str]:
     placement = labels.placement
     x_nm, y_nm = placement.shift_m * 1e9
     sigma_nm = placement.shift_sigma_m * 1e9
+    frame = HeightMap(labels.height_m, labels.pixel_size_m, labels.pixel_size_y_m)
+    off_px = placement.sigma_m(frame) / labels.pixel_size_m
     turn_deg = float(np.degrees(0.5 * np.hypot(*(placement.matrix_sigma[place] for place in ((0, 1), (1, 0))))))
     return [
         f"frame on map: shift {x_nm:.1f} ± {sigma_nm[0]:.1f} nm right, {y_nm:.1f} ± {sigma_nm[1]:.1f} nm down, "
-        f"rotation {placement.rotation_deg:.2f} ± {turn_deg:.2f}°, shear {placement.shear_deg:.2f}°, correlation "
-        f"{placement.correlation:.3f}",
+        f"rotation {placement.rotation_deg:.2f} ± {turn_deg:.2f}°, shear {placement.shear_deg:.2f}°, "
+        f"correlation of slopes {placement.correlation:.3f}",
+        f"pixels misplaced by {off_px:.2f} pixels rms (limit {MOST_MISPLACED_PX:g})",
         f"tip radius {1e9 * labels.tip_radius_m:.3g} nm ({'stated' if labels.tip_stated else 'blind estimate'}); "
         f"{100 * labels.mask.mean():.0f} % of the frame labelled",
     ]

@@ -13,11 +13,15 @@ from acquisition.errors import BadInput
 from acquisition.frames import Frame, checksum
 from acquisition.instrument import four_quadrant
 from inference.forward_model import expected_counts
+from inference.metrology import labels as labels_module
+from inference.metrology.comparison import compare
 from inference.metrology.height_map import HeightMap
 from inference.metrology.labels import Labels, correct, label, load_labels, save_labels
+from inference.metrology.placement import Placement
 from inference.metrology.probe import touched
 from inference.pipeline import Pipeline
 from probed import PIXEL_M, grains, probed, true_places
+from service.commands.label import told
 
 TIP_M, SHARP_M = 30e-9, 10e-9
 SIDE = 96
@@ -41,12 +45,30 @@ def labels(seen: Frame) -> Labels:
     return label(seen, HeightMap(height_m, PIXEL_M, PIXEL_M), afm, instrument, "of the map", TIP_M)
 
 
-def test_the_frame_is_found_on_the_map_within_a_third_of_a_pixel(labels: Labels) -> None:
+def off_px(placement: Placement) -> float:
+    """By how much the frame is misplaced, rms in its pixels."""
     afm = probed(grains(SIDE), TIP_M)
-    like = HeightMap(labels.height_m, PIXEL_M, PIXEL_M)
-    rows, columns = (a - b for a, b in zip(labels.placement.places(like, afm), true_places(SIDE, afm), strict=True))
-    off_px = np.hypot(rows, columns) * afm.pixel_size_m / PIXEL_M
-    assert np.sqrt(np.mean(off_px**2)) < 0.3
+    places = placement.places(HeightMap(grains(SIDE), *PIXELS), afm)
+    rows, columns = (found - true for found, true in zip(places, true_places(SIDE, afm), strict=True))
+    return float(np.sqrt(np.mean(rows**2 + columns**2))) * afm.pixel_size_m / PIXEL_M
+
+
+def test_the_frame_is_found_on_the_map_to_a_tenth_of_a_pixel_and_what_is_told_is_true(labels: Labels) -> None:
+    told_px = labels.placement.sigma_m(HeightMap(labels.height_m, *PIXELS)) / PIXEL_M
+    assert off_px(labels.placement) < 0.1
+    assert off_px(labels.placement) < 3.0 * told_px < 0.3
+    assert any(f"misplaced by {told_px:.2f} pixels" in line for line in told(labels))
+
+
+def test_a_tip_moves_the_place_unless_it_is_taken_out(labels: Labels) -> None:
+    blunt = compare(HeightMap(grains(SIDE), *PIXELS), probed(grains(SIDE), TIP_M), TIP_M)
+    assert off_px(labels.placement) < 0.5 * off_px(blunt.placement)
+
+
+def test_a_place_that_is_not_known_to_a_part_of_a_pixel_gives_no_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels_module, "MOST_MISPLACED_PX", 1e-4)
+    with pytest.raises(BadInput, match=r"known to 0\.\d\d pixels only, the limit for labels is 0\.0001: fuse more"):
+        correct(HeightMap(grains(SIDE), *PIXELS), probed(grains(SIDE), TIP_M), TIP_M)
 
 
 def test_labels_are_the_true_slopes_and_tip_correction_is_why(labels: Labels) -> None:
