@@ -17,13 +17,13 @@ test:
 	$(MAKE) -j2 check test-page
 	$(MAKE) test-rest
 
-# One thread for each of those side by side, and none that spins while it waits. The page comes before the rest, two
-# browsers each with a microscope of its own: they wait more than they work.
+# One thread for each of those side by side, and none that spins while it waits. The page comes before the rest: a browser
+# and a microscope want a core for themselves, and the browser's driver a process.
 test-page test-rest: export OMP_NUM_THREADS = 1
 test-page test-rest: export OMP_WAIT_POLICY = PASSIVE
 
 test-page:
-	$(BIN)/pytest -n 2 --dist loadfile tests/browser
+	$(BIN)/pytest tests/browser
 
 test-rest:
 	$(BIN)/pytest -n 2 --dist worksteal --ignore tests/browser
