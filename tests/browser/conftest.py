@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -53,14 +53,8 @@ def api(service_url: str) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.fixture(scope="session")
-def desk(browser: Browser) -> BrowserContext:
-    """Where all pages are opened: with one cache, so that the browser reads what is large once."""
-    return browser.new_context(viewport={"width": 1280, "height": 800})
-
-
 @pytest.fixture
-def page(desk: BrowserContext, service_url: str, api: httpx.Client, request: pytest.FixtureRequest) -> Iterator[Page]:
+def page(browser: Browser, service_url: str, api: httpx.Client, request: pytest.FixtureRequest) -> Iterator[Page]:
     """The page, signed in, with an unrecorded run going on, and without charts unless the test is marked `charts`.
     Fails for errors in the console and outside requests."""
     _run_live(api)
@@ -71,25 +65,24 @@ def page(desk: BrowserContext, service_url: str, api: httpx.Client, request: pyt
         if asked.scheme in ("http", "https") and asked.netloc != origin:
             heard.outside.append(sent.url)
 
-    opened = desk.new_page()
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    opened = context.new_page()
     opened.set_default_timeout(PATIENCE_MS)
     expect.set_options(timeout=PATIENCE_MS)
-    # Listened to, not held: a browser whose requests are held keeps no cache.
     opened.on("request", only_own_origin)
     opened.on("pageerror", lambda error: heard.errors.append(str(error)))
     # The browser itself logs each request that the service refused; those refusals are what some tests are about.
     opened.on("console", lambda m: heard.errors.append(m.text) if m.type == "error" and REFUSAL not in m.text else None)
     if not request.node.get_closest_marker("charts"):
-        line = desk.new_cdp_session(opened)
-        line.send("Network.enable")
-        line.send("Network.setBlockedURLs", {"urls": ["*/plotly.min.js"]})
+        # From the beginning: what a test answers itself later would else race with the page that asks.
+        opened.route("**/plotly.min.js", lambda route: route.abort())
     opened.goto(service_url)
     expect(opened.get_by_label("Frame age")).to_contain_text("LIVE")
     expect(opened.get_by_label("Exaggeration of height").first).to_contain_text("z ×")
+    # A browser throws away what is pressed before it has painted.
+    opened.wait_for_function("performance.getEntriesByType('paint').length > 0")
     yield opened
-    opened.evaluate("localStorage.clear()")
-    opened.close()
-    desk.clear_cookies()
+    context.close()
     assert heard.outside == [], "the page asked for something outside the service"
     assert heard.errors == []
 
