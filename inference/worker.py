@@ -8,6 +8,7 @@ look beyond a frame: each worker goes by those that it gets itself, so they are 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import socket
@@ -40,6 +41,8 @@ LEASE_S = 30.0
 ASK_S = 1.0
 ASK_WHILE_LOADING_S = 0.05
 FRAMES_IN_HAND = 2
+MOST_PIXELS_BESIDE = 2048 * 2048
+"""A learned set takes a kilobyte of memory a pixel: larger frames are reconstructed one after the other."""
 
 
 class Worker:
@@ -172,6 +175,8 @@ class Worker:
 
     def _reconstruct(self, frame: Frame, instrument: Instrument, fuse_frames: int, turn: Turn) -> Result:
         if fuse_frames >= 2:
+            turn.wait()
+        if math.prod(frame.header.shape[-2:]) > MOST_PIXELS_BESIDE:
             turn.wait()
         if fuse_frames < 2 or not self._fusion.is_done():
             return self._pipeline.reconstruct(frame, instrument)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from acquisition.errors import BadInput
 from acquisition.frames import Frame, Result
 from acquisition.instrument import Instrument
 from acquisition.recording import verify
 from acquisition.recording.journal import scan_journal
+from inference import worker
 from inference.worker import Worker
 from streams import PATIENCE_S, Node, Numbered, QuickPipeline
 
@@ -38,6 +42,26 @@ class SecondFirst(QuickPipeline):
     def _event(self, sequence: int) -> threading.Event:
         with self._lock:
             return self._done.setdefault(sequence, threading.Event())
+
+
+class Counting(QuickPipeline):
+    """How many frames it had at once, at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._now = 0
+        self.most = 0
+
+    def reconstruct(self, frame: Frame, instrument: Instrument) -> Result:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        time.sleep(0.2)
+        result = super().reconstruct(frame, instrument)
+        with self._lock:
+            self._now -= 1
+        return result
 
 
 class Working:
@@ -80,3 +104,17 @@ async def test_a_frame_that_fails_holds_up_none_and_is_counted(tmp_path: Path) -
         assert working.worker.done == 1
         assert int(seen["done"]) == 1 and int(seen["failed"]) >= 2
         working.close()
+
+
+@pytest.mark.parametrize(("limit_px", "at_once"), [(2048 * 2048, 2), (1, 1)])
+async def test_large_frames_are_reconstructed_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit_px: int, at_once: int
+) -> None:
+    monkeypatch.setattr(worker, "MOST_PIXELS_BESIDE", limit_px)
+    pipeline = Counting()
+    async with Node(tmp_path / "runs") as node:
+        working = Working(node, pipeline)
+        await node.until(node.stream.workers, "the worker was never seen")
+        await node.complete(await node.start(Numbered(pace_s=0.02), frames=4))
+        working.close()
+    assert pipeline.most == at_once
