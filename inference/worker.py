@@ -174,9 +174,7 @@ class Worker:
         self.failed += 1
 
     def _reconstruct(self, frame: Frame, instrument: Instrument, fuse_frames: int, turn: Turn) -> Result:
-        if fuse_frames >= 2:
-            turn.wait()
-        if math.prod(frame.header.shape[-2:]) > MOST_PIXELS_BESIDE:
+        if fuse_frames >= 2 or math.prod(frame.header.shape[-2:]) > MOST_PIXELS_BESIDE:
             turn.wait()
         if fuse_frames < 2 or not self._fusion.is_done():
             return self._pipeline.reconstruct(frame, instrument)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from acquisition.errors import BadInput, RequestRefused
+from acquisition.errors import RequestRefused
 from inference.registry import MODELS
+from service.books import entry_of
 
 State = Literal["candidate", "no_better", "accepted", "discarded"]
 ABOUT = "adaptation.json"
@@ -67,12 +68,7 @@ class AdaptationBook:
 
     def find(self, id: str) -> Entry:
         """Raises `BadInput` for an unknown id."""
-        known = self.all()
-        for entry in known:
-            if entry.id == id:
-                return entry
-        told = ", ".join(entry.id for entry in known[:5]) or "none"
-        raise BadInput(f"there is no adaptation {id[:80]!r}; the newest: {told}")
+        return entry_of(self.all(), id, "adaptation")
 
     def install(self, id: str, models: Path) -> Entry:
         """Copy its set into `models`, to be chosen like any other. Raises `RequestRefused` for one that was decided on,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from acquisition.errors import BadInput, RequestRefused
 from acquisition.instrument import Instrument, load_instrument
+from service.books import entry_of
 
 State = Literal["candidate", "accepted", "discarded"]
 STATES: tuple[State, ...] = ("candidate", "accepted", "discarded")
@@ -59,12 +60,7 @@ class CalibrationBook:
 
     def find(self, id: str) -> Entry:
         """Raises `BadInput` for an unknown id."""
-        known = self.all()
-        for entry in known:
-            if entry.id == id:
-                return entry
-        told = ", ".join(entry.id for entry in known[:5]) or "none"
-        raise BadInput(f"there is no calibration {id[:80]!r}; the newest: {told}")
+        return entry_of(self.all(), id, "calibration")
 
     def accept(self, id: str, instrument_file: Path) -> Entry:
         """Put it in the place of `instrument_file`, whose former content is in the book as far as it was calibrated,

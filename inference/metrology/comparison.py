@@ -15,6 +15,7 @@ from inference.metrology.height_map import HeightMap
 from inference.metrology.levelling import levelled, without_spikes
 from inference.metrology.placement import Placement, resampled
 from inference.metrology.probe import Probe, probe
+from inference.metrology.scatter import MAD_TO_SIGMA
 
 LEAST_BENDS = 5
 LEAST_SHARED, TURNS = 8, 3
@@ -42,7 +43,7 @@ class StepAngles:
 
     @property
     def scatter_deg(self) -> float:
-        return float(1.4826 * np.median(np.abs(self._excess_deg - self.deviation_deg)))
+        return float(MAD_TO_SIGMA * np.median(np.abs(self._excess_deg - self.deviation_deg)))
 
     @property
     def turn_deg(self) -> float:

@@ -21,6 +21,7 @@ from inference.metrology.height_map import HeightMap
 from inference.metrology.place_fit import fit_place
 from inference.metrology.placement import Placement, resampled, steps
 from inference.metrology.probe import touched
+from inference.metrology.scatter import MAD_TO_SIGMA
 from inference.pipeline import calibrated
 from inference.registry import CALIBRATION
 
@@ -235,7 +236,7 @@ def _misplaced(
     """Where both surfaces lie apart far beyond what is usual, over some pixels, or the place is known too badly for a
     slope there: by more than a quarter of a pixel."""
     apart_m = median_filter(np.where(mask, surface.height_m - height_m, 0.0), RESIDUAL_PX)
-    usual_m = 1.4826 * float(np.median(np.abs(apart_m[mask]))) if mask.any() else 0.0
+    usual_m = MAD_TO_SIGMA * float(np.median(np.abs(apart_m[mask]))) if mask.any() else 0.0
     far = np.abs(apart_m) > RESIDUAL_DEVIATIONS * usual_m
     rows, columns = height_m.shape
     x_m = np.abs(np.arange(columns) - 0.5 * (columns - 1)) * surface.pixel_size_m

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
 from inference.accuracy import without_plane
+from inference.metrology.scatter import MAD_TO_SIGMA
 
 SPIKE_DEVIATIONS = 6.0
 
@@ -29,5 +30,5 @@ def without_spikes(height_m: Floats) -> Floats:
     """(H, W) with single pixels far off their neighbourhood replaced by its median."""
     smooth = median_filter(height_m, size=3, mode="nearest")
     residual = height_m - smooth
-    typical = 1.4826 * float(np.median(np.abs(residual))) + 1e-15
+    typical = MAD_TO_SIGMA * float(np.median(np.abs(residual))) + 1e-15
     return np.asarray(np.where(np.abs(residual) > SPIKE_DEVIATIONS * typical, smooth, height_m), np.float64)

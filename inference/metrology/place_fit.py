@@ -13,6 +13,7 @@ from scipy.ndimage import map_coordinates, spline_filter
 from inference.metrology.candidates import LEAST_OVERLAP
 from inference.metrology.height_map import HeightMap
 from inference.metrology.placement import Placement, coordinates, extent_m, pixels, smooth, steps
+from inference.metrology.scatter import MAD_TO_SIGMA
 
 MOST_POINTS, LEAST_POINTS = 60_000, 64
 ITERATIONS = 30
@@ -58,7 +59,7 @@ def fit_place(
         if linear[0] <= 0.0:
             return None
         residual = target - flat @ linear
-        spread = 1.4826 * float(np.median(np.abs(residual))) + 1e-30
+        spread = MAD_TO_SIGMA * float(np.median(np.abs(residual))) + 1e-30
         weight = 1.0 / np.maximum(1.0, np.abs(residual) / (HUBER_DEVIATIONS * spread))
         design = np.column_stack([linear[0] * slopes[:, :MOVES], flat])
         design /= np.maximum(np.sqrt((design**2).sum(axis=0)), np.finfo(np.float64).tiny)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import grey_dilation
 
 from inference.metrology.height_map import HeightMap
+from inference.metrology.scatter import MAD_TO_SIGMA
 from inference.pixel_noise import length
 
 MOST_HALF_PX = 60
@@ -60,7 +61,7 @@ def pixel_noise(height_m: Floats) -> float:
     """Standard deviation of single pixels, in metres: from third differences along the scan lines, in which the
     surface itself counts little."""
     third = np.diff(height_m, n=3, axis=1)
-    return float(1.4826 * np.median(np.abs(third)) / math.sqrt(20.0))
+    return float(MAD_TO_SIGMA * np.median(np.abs(third)) / math.sqrt(20.0))
 
 
 def bluntest_tip(afm: HeightMap) -> float:
